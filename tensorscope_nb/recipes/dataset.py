@@ -1,0 +1,42 @@
+"""Named-dimension results: the variables, each with its words and its unit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+if TYPE_CHECKING:
+    from tensorscope_nb.samples import Samples
+
+Variable = tuple[Sequence[str], Any, str, str]  # dimensions, values, long name, unit
+
+
+def dataset(variables: Mapping[str, Variable], coords: Mapping[str, Any] | None = None, **metadata: Any) -> xr.Dataset:
+    """A Dataset whose ``layer``, ``head`` and like dimensions are numbered, unless ``coords`` says otherwise."""
+    data = {
+        name: xr.DataArray(np.asarray(values), dims=list(dims), attrs={"long_name": long_name, "units": unit})
+        for name, (dims, values, long_name, unit) in variables.items()
+    }
+    result = xr.Dataset(data, coords=dict(coords or {}))
+    numbered = {dim: np.arange(size) for dim, size in result.sizes.items() if dim not in result.coords}
+    result = result.assign_coords(numbered)
+    result.attrs["tensorscope"] = json.dumps(metadata)
+    return result
+
+
+def sample_coords(samples: Samples) -> dict[str, Any]:
+    """The coordinates of a ``sample`` dimension: ids, and beside them tasks and texts."""
+    return {
+        "sample": np.array(samples.ids, dtype=object),
+        "task": ("sample", np.array(samples.tasks, dtype=object)),
+        "text": ("sample", np.array([samples.text(i) for i in range(len(samples))], dtype=object)),
+    }
+
+
+def token_variable(samples: Samples) -> Variable:
+    tokens = np.array([samples.token_strings(i) for i in range(len(samples))], dtype=object)
+    return ("sample", "position"), tokens, "token", ""

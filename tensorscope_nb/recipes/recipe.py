@@ -1,0 +1,106 @@
+"""A recipe: a function of a scope and samples that answers one question with a named-dimension Dataset."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from tensorscope_nb import __version__
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from tensorscope_nb.scope import Scope
+
+_all: list[Recipe] = []
+
+
+class Recipe:
+    """A recipe as it is called; ``.using(**options)`` fixes options for a Study, ``name=`` tells two uses apart."""
+
+    def __init__(
+        self,
+        function: Callable[..., xr.Dataset],
+        question: str,
+        source: str,
+        needs: Sequence[str],
+        options: dict[str, Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.question = question
+        self.source = source
+        self.needs = tuple(needs)
+        self.options = options or {}
+        self.name = name or function.__name__
+
+    def __call__(self, scope: Scope, *args: Any, **options: Any) -> xr.Dataset:
+        start = time.perf_counter()
+        options = self.options | options
+        result = self.function(scope, *args, **options)
+        result.attrs["tensorscope"] = json.dumps(self._metadata(scope, result, options, time.perf_counter() - start))
+        return result
+
+    def using(self, *, name: str | None = None, **options: Any) -> Recipe:
+        """The same recipe with some options fixed."""
+        known = inspect.signature(self.function).parameters
+        if unknown := options.keys() - known.keys():
+            raise TypeError(f"{self.name} has no option {', '.join(sorted(unknown))}: it has {', '.join(list(known)[1:])}")
+        return Recipe(self.function, self.question, self.source, self.needs, self.options | options, name or self.name)
+
+    def _metadata(self, scope: Scope, result: xr.Dataset, options: dict[str, Any], seconds: float) -> dict[str, Any]:
+        signature = inspect.signature(self.function)
+        defaults = {n: p.default for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+        plain = {n: v for n, v in (defaults | options).items() if isinstance(v, str | int | float | bool | tuple | list | None)}
+        versions = {"tensorscope_nb": __version__} | {name: version(name) for name in ("torch", "transformers")}
+        return {
+            "recipe": self.name, "source": self.source, "model": scope.name, "weights": fingerprint(scope), "options": plain,
+            "dtype": str(next(scope.model.parameters()).dtype), "seconds": round(seconds, 3),
+            "versions": versions, **json.loads(result.attrs.get("tensorscope", "{}")),
+        }  # fmt: skip
+
+    def __repr__(self) -> str:
+        fixed = ", ".join(f"{k}={v!r}" for k, v in self.options.items())
+        return f"<recipe {self.name}{f' with {fixed}' if fixed else ''}: {self.question}>"
+
+
+def recipe(*, question: str, source: str, needs: Sequence[str]) -> Callable[[Callable[..., xr.Dataset]], Recipe]:
+    """Declares a recipe: its question, the paper that defines it, and what it takes from the model."""
+
+    def declare(function: Callable[..., xr.Dataset]) -> Recipe:
+        declared = Recipe(function, question, source, needs)
+        _all.append(declared)
+        return declared
+
+    return declare
+
+
+def catalogue() -> pd.DataFrame:
+    """All recipes: name, question, source, and what each takes from the model.
+
+    >>> import tensorscope_nb as ts
+    >>> "induction_heads" in set(ts.recipes.catalogue()["name"])
+    True
+    """
+    import pandas as pd
+
+    return pd.DataFrame([{"name": r.name, "question": r.question, "source": r.source, "needs": ", ".join(r.needs)} for r in _all])
+
+
+def fingerprint(scope: Scope) -> str:
+    """A hash of the model's parameters: equal for equal weights, whatever the file they came from."""
+    import torch
+
+    digest = hashlib.blake2b(digest_size=8)
+    for name, parameter in scope.model.named_parameters():
+        digest.update(name.encode())
+        digest.update(parameter.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""Small real data sets that ship with the package, and repeated random tokens.
+
+Each takes a tokenizer or anything that carries one, and gives ``n`` samples that do not overlap. Prose and code come
+from the tenth of each text that the packaged model was not trained on; ``split="train"`` gives the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorscope_nb.samples.corpora import corpus, problems
+from tensorscope_nb.samples.samples import IGNORED, Samples
+from tensorscope_nb.samples.tokenize import ordinary_ids, token_strings, tokenize, tokenizer_of
+
+CHARACTERS_PER_TOKEN = 16  # more than any tokenizer here packs into one token on average
+
+
+def shakespeare(scope: Any, n: int = 64, length: int = 64, *, split: str = "test") -> Samples:
+    """Passages of Shakespeare (public domain), each ``length`` tokens from the start of a line."""
+    return _windows("shakespeare", scope, n, length, split)
+
+
+def code(scope: Any, n: int = 64, length: int = 64, *, split: str = "test") -> Samples:
+    """Passages of Python source (pytest, MIT), each ``length`` tokens from the start of a line."""
+    return _windows("code", scope, n, length, split)
+
+
+def maths(scope: Any, n: int = 64, length: int | None = 64) -> Samples:
+    """Grade-school problems with their worked answers (GSM8K test split, MIT); at most 200.
+
+    Each is cut at ``length`` tokens; ``length=None`` gives them whole.
+    """
+    if not 1 <= n <= len(problems()):
+        raise ValueError(f"n is {n}: there are {len(problems())} problems, ask for 1 to {len(problems())}")
+    texts = [f"{question}\n{answer}" for question, answer in problems()[:n]]
+    return tokenize(texts, scope, task="maths", max_length=length)
+
+
+def repeats(
+    scope: Any,
+    n: int = 8,
+    period: int = 50,
+    *,
+    token_range: tuple[int, int] | None = None,
+    bos: int | None = None,
+    shuffled: bool = False,
+    seed: int = 0,
+) -> Samples:
+    """A beginning-of-sequence token, then a random block of ``period`` tokens, twice; only the second copy is predicted.
+
+    ``token_range`` bounds the ids drawn, without replacement where it is wide enough (default: all but the special
+    tokens). ``bos`` defaults to the tokenizer's, if it has one. ``shuffled`` gives the control: the second copy in
+    another order, so that what follows a token is no longer what followed it before.
+    """
+    import torch
+
+    if period < 2:
+        raise ValueError(f"period is {period}: a block needs at least 2 tokens")
+    if n < 1:
+        raise ValueError(f"n is {n}: make at least 1 sequence")
+    tokenizer = tokenizer_of(scope) if token_range is None or bos is None else getattr(scope, "tokenizer", None)
+    pool = ordinary_ids(tokenizer) if token_range is None else torch.arange(*token_range)
+    if len(pool) < 2:
+        raise ValueError(f"token_range is {token_range}: it must hold at least 2 token ids")
+    start = bos if bos is not None else getattr(tokenizer, "bos_token_id", None)
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for _ in range(n):
+        distinct = len(pool) >= period
+        drawn = (
+            torch.randperm(len(pool), generator=generator)
+            if distinct
+            else torch.randint(len(pool), (period,), generator=generator)
+        )
+        block = pool[drawn[:period]]
+        again = block[torch.randperm(period, generator=generator)] if shuffled else block
+        rows.append(torch.cat([block, again]))
+    input_ids = torch.stack(rows)
+    if start is not None:
+        input_ids = torch.cat([torch.full((n, 1), start), input_ids], 1)
+    labels = input_ids.clone()
+    labels[:, :-period] = IGNORED
+    pieces = [tuple(token_strings(tokenizer, row.tolist())) for row in input_ids] if tokenizer is not None else None
+    return Samples.tokens(input_ids, labels=labels, task="shuffled" if shuffled else "repeats", pieces=pieces)
+
+
+def _windows(name: str, scope: Any, n: int, length: int, split: str) -> Samples:
+    if n < 1 or length < 2:
+        raise ValueError(f"n is {n} and length is {length}: ask for at least 1 sample of at least 2 tokens")
+    text = corpus(name, split)
+    span = len(text) // n
+    passages = []
+    for start in range(0, span * n, span):
+        start = text.index("\n", start) + 1 if start else 0
+        passages.append(text[start : min(start + length * CHARACTERS_PER_TOKEN, (start // span + 1) * span)])
+    samples = tokenize(passages, scope, task=name, max_length=length)
+    shortest = int(samples.lengths.min())
+    if shortest < length:
+        raise ValueError(
+            f"{n} passages of {length} tokens do not fit into the {split} split of {name} (one has {shortest}): "
+            "ask for fewer or shorter ones"
+        )
+    tokenizer = tokenizer_of(scope)
+    kept = [tokenizer.decode(row, skip_special_tokens=True) for row in samples.input_ids]
+    pieces = [p for p in samples.pieces if p is not None]
+    return Samples.tokens(samples.input_ids, task=name, texts=kept, pieces=pieces)

@@ -1,0 +1,68 @@
+"""Texts to Samples, with any tokenizer of the transformers library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tensorscope_nb.samples.samples import Samples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def tokenizer_of(carrier: Any) -> Any:
+    """The tokenizer itself, from a tokenizer or from anything that has a ``tokenizer``."""
+    tokenizer = getattr(carrier, "tokenizer", None) if not callable(getattr(carrier, "encode", None)) else carrier
+    if tokenizer is None:
+        raise TypeError(
+            f"{type(carrier).__name__} has no tokenizer: pass token ids with Samples.tokens(...), or give the Scope a tokenizer"
+        )
+    return tokenizer
+
+
+def tokenize(
+    texts: str | Sequence[str],
+    carrier: Any,
+    *,
+    task: str | None = None,
+    max_length: int | None = None,
+    ids: Sequence[str] | None = None,
+) -> Samples:
+    """Samples of one or several texts, padded on the right; longer texts are cut only where ``max_length`` says so."""
+    import torch
+
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    if not texts:
+        raise ValueError("there are no texts: give at least one")
+    bad = next((t for t in texts if not isinstance(t, str)), None)
+    if bad is not None:
+        raise TypeError(f"a text is a {type(bad).__name__} ({str(bad)[:40]!r}): give strings")
+    tokenizer = tokenizer_of(carrier)
+    # verbose: the tokenizer's own length warning is answered by an error where the model is run
+    rows = [tokenizer(text, verbose=False)["input_ids"] for text in texts]
+    empty = [i for i, row in enumerate(rows) if not row]
+    if empty:
+        raise ValueError(f"text {empty[0]} ({texts[empty[0]]!r}) has no tokens: leave it out")
+    rows = [row[:max_length] for row in rows]
+    length = max(map(len, rows))
+    pad = tokenizer.pad_token_id or 0
+    input_ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    pieces = [(*token_strings(tokenizer, row), *[""] * (length - len(row))) for row in rows]
+    return Samples.tokens(input_ids, mask, task=task, ids=ids, texts=texts, pieces=pieces)
+
+
+def token_strings(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Each token as the text it stands for; bytes that are no text of their own stay in the vocabulary's spelling."""
+    decoded = tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
+    raw = tokenizer.convert_ids_to_tokens(list(ids))
+    return [piece if "\ufffd" not in piece else str(token) for piece, token in zip(decoded, raw, strict=True)]
+
+
+def ordinary_ids(tokenizer: Any) -> Tensor:
+    """The ids of all tokens that are not special."""
+    import torch
+
+    special = set(tokenizer.all_special_ids)
+    return torch.tensor([i for i in range(len(tokenizer)) if i not in special])

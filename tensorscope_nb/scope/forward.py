@@ -1,0 +1,63 @@
+"""Runs the model on samples: one place that checks the input, makes the positions, and cuts the data into chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from tensorscope_nb.samples import Samples
+from tensorscope_nb.settings import current
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tensorscope_nb.scope.anatomy import Anatomy
+
+
+def check(samples: Samples, anatomy: Anatomy) -> None:
+    """One clear line for what the model cannot take."""
+    longest = int(samples.lengths.max())
+    if samples.input_ids.shape[1] > anatomy.context:
+        raise ValueError(
+            f"a sample has {longest} tokens and the model's context is {anatomy.context}: "
+            f"pass max_length={anatomy.context}, or split the texts"
+        )
+    ids = samples.input_ids[samples.attention_mask.bool()]
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= anatomy.n_vocab:
+        raise ValueError(
+            f"token id {low if low < 0 else high} is outside the model's vocabulary of {anatomy.n_vocab}: "
+            "were the texts tokenized for another model?"
+        )
+
+
+def chunks(samples: Samples, anatomy: Anatomy, chunk: int | None, *, patterns: bool = False) -> Iterator[Samples]:
+    """Consecutive pieces of ``samples``, as many rows at a time as ``chunk`` says or the memory option allows."""
+    check(samples, anatomy)
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}: a pass needs at least 1 sample")
+    size = chunk or max(1, min(64, current().memory // _bytes_per_sample(samples.input_ids.shape[1], anatomy, patterns)))
+    for start in range(0, len(samples), size):
+        yield samples[start : start + size]
+
+
+def _bytes_per_sample(length: int, anatomy: Anatomy, patterns: bool) -> int:
+    """About what one sample takes: logits and their softmax, the residual streams, and the patterns where they are made."""
+    values = 3 * length * anatomy.n_vocab + 6 * length * anatomy.d_model * anatomy.n_layers
+    if patterns:
+        values += 3 * anatomy.n_layers * anatomy.n_heads * length**2
+    return 4 * values
+
+
+def inputs(samples: Samples, device: Any) -> dict[str, Any]:
+    """What the model is called with. Positions count tokens, not padding: with left padding they would be wrong otherwise."""
+    mask = samples.attention_mask
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    tensors = {"input_ids": samples.input_ids, "attention_mask": mask, "position_ids": positions}
+    return {name: tensor.to(device) for name, tensor in tensors.items()} | {"use_cache": False}
+
+
+def logits_of(model: nn.Module, samples: Samples) -> Tensor:
+    """Logits (n, T, vocabulary) of one chunk."""
+    device = next(model.parameters()).device
+    return model(**inputs(samples, device)).logits

@@ -1,0 +1,33 @@
+"""What a head writes, read as logits: the direct path from a head's output through the final norm to the vocabulary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from tensorscope_nb.scope.anatomy import Anatomy
+
+
+def output_weights(model: nn.Module, anatomy: Anatomy, layer: int) -> Tensor:
+    """W_O by head: (head, d_head, d_model), so that ``z[h] @ W_O[h]`` is what head h adds to the residual stream."""
+    weight = model.get_parameter(f"{anatomy.module(layer, 'O')}.weight").detach()
+    stored_in_out = weight if anatomy.transposed else weight.T
+    return stored_in_out.unflatten(0, (anatomy.n_heads, anatomy.d_head))
+
+
+def direct_logit_z(model: nn.Module, anatomy: Anatomy, written: Tensor, targets: Tensor) -> Tensor:
+    """How far the direct logit of ``targets`` stands above the vocabulary, in standard deviations over the vocabulary.
+
+    ``written`` (…, d_model) is what a head wrote, ``targets`` (…) token ids. With u = γ ∘ (written − mean), the logit of
+    token t is w_t · u up to a positive factor (the norm's scale), so z = (w_t − w̄) · u / √(uᵀ C u), C the covariance of
+    the unembedding rows: nothing of the size of the vocabulary is formed per position.
+    """
+    norm = model.get_submodule(anatomy.final_norm)
+    centred = written - written.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else written
+    u = centred.double() * model.get_parameter(f"{anatomy.final_norm}.weight").detach().double()
+    rows = model.get_parameter(f"{anatomy.unembed}.weight").detach().double()
+    rows = rows - rows.mean(0)
+    spread = ((u @ (rows.T @ rows / len(rows))) * u).sum(-1).clamp(min=0).sqrt()
+    return ((rows[targets] * u).sum(-1) / spread).float()

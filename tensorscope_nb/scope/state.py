@@ -1,0 +1,51 @@
+"""What every function here promises: the model, and the user's random state, are bit-exact afterwards, also after an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
+_guard = RLock()
+
+
+def lock_of(model: nn.Module) -> RLock:
+    """One lock per model, held by everything that runs it, so that a hook never sees another thread's forward."""
+    with _guard:
+        return _locks.setdefault(model, RLock())
+
+
+@contextmanager
+def preserved(model: nn.Module, *, evaluate: bool = True) -> Iterator[None]:
+    """Holds the model's lock, puts it into evaluation mode, and restores mode, gradients and random state at the end."""
+    import torch
+
+    with lock_of(model):
+        training = {module: module.training for module in model.modules()}
+        parameters = list(model.parameters())
+        gradients = [p.grad for p in parameters]
+        wanted = [p.requires_grad for p in parameters]
+        random_state = torch.get_rng_state()
+        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        device_states = [torch.cuda.get_rng_state(i) for i in devices]
+        try:
+            for p in parameters:
+                p.grad = None
+            if evaluate:
+                model.eval()
+            yield
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+            for p, gradient, want in zip(parameters, gradients, wanted, strict=True):
+                p.requires_grad_(want)
+                p.grad = gradient
+            torch.set_rng_state(random_state)
+            for i, state in zip(devices, device_states, strict=True):
+                torch.cuda.set_rng_state(state, i)

@@ -1,0 +1,58 @@
+import doctest
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import random_gpt2
+
+import tensorscope_nb as ts
+
+IDS = torch.randint(50, (3, 9), generator=torch.Generator().manual_seed(1))
+
+DOCUMENTED = [
+    "tensorscope_nb.models.checkpoints", "tensorscope_nb.models.load", "tensorscope_nb.recipes.ablation", "tensorscope_nb.recipes.attention",
+    "tensorscope_nb.recipes.induction", "tensorscope_nb.recipes.recipe", "tensorscope_nb.samples.samples", "tensorscope_nb.scope.anatomy",
+    "tensorscope_nb.scope.scope", "tensorscope_nb.settings", "tensorscope_nb.study.study",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_the_examples_in_the_docstrings_run(name):
+    module = importlib.import_module(name)
+    tests = doctest.DocTestFinder().find(module)
+    for value in vars(module).values():  # a recipe is an object: its docstring is found through its function
+        if isinstance(value, ts.recipes.Recipe) and value.__module__ == name:
+            tests += doctest.DocTestFinder().find(value.function, value.name)
+    runner = doctest.DocTestRunner()
+    ran = sum(runner.run(test).attempted for test in tests)
+    assert ran and not runner.failures
+
+
+def test_attention_patterns_are_those_of_the_model_with_padding_marked():
+    scope = ts.Scope(random_gpt2())
+    mask = torch.ones_like(IDS)
+    mask[1, 5:] = 0
+    found = ts.recipes.attention_patterns(scope, ts.Samples.tokens(IDS, mask))
+    pattern = found["pattern"]
+    assert pattern.dims == ("sample", "layer", "head", "query", "key")
+    alone = scope.record(IDS[1:2, :5], "layers.1.attn.pattern")["layers.1.attn.pattern"][0]
+    assert np.allclose(pattern.sel(sample="samples-1", layer=1).values[:, :5, :5], alone, atol=1e-6)
+    assert np.isnan(pattern.values[1][..., 5:, :]).all() and np.isnan(pattern.values[1][..., :, 5:]).all()
+    assert np.allclose(pattern.sel(sample="samples-0").sum("key"), 1, atol=1e-5)
+    assert found["token"].sel(sample="samples-1").values.tolist() == [str(i) for i in IDS[1, :5].tolist()] + [""] * 4
+
+
+def test_using_fixes_options_and_refuses_unknown_ones():
+    scope = ts.Scope(random_gpt2())
+    fixed = ts.recipes.ablation.using(method="zero", name="zeroed")
+    assert fixed.name == "zeroed" and fixed.question == ts.recipes.ablation.question
+    assert fixed(scope, IDS)["loss_increase"].equals(ts.recipes.ablation(scope, IDS, method="zero")["loss_increase"])
+    with pytest.raises(TypeError, match="ablation has no option methode: it has samples, units, method"):
+        ts.recipes.ablation.using(methode="zero")
+
+
+def test_the_catalogue_names_a_question_and_a_source_for_each():
+    table = ts.recipes.catalogue()
+    assert {"induction_heads", "ablation", "attention_patterns"} <= set(table["name"])
+    assert table["question"].str.endswith("?").all() and table["source"].str.contains("arXiv").all()
