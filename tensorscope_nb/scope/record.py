@@ -68,7 +68,7 @@ def record(
     patterns = any(point.tapped for point in points.values())
     values: dict[str, list[Tensor]] = {site: [] for site in points}
     slopes: dict[str, list[Tensor]] = {site: [] for site in points}
-    with preserved(model), torch.set_grad_enabled(gradients):
+    with preserved(model, random_state=not edits), torch.set_grad_enabled(gradients):
         for part in chunks(samples, anatomy, chunk, patterns=patterns):
             with intercepted(model, anatomy, points, edit_points, leaves=gradients) as bases:
                 logits = logits_of(model, part)

@@ -164,7 +164,11 @@ class Scope:
         """``read(logits, part)`` of every chunk, under ``edits``; a loss that is not a number is an error."""
         points = edit_points_of(edits, self.anatomy, self.model)
         found = []
-        with preserved(self.model), torch.no_grad(), intercepted(self.model, self.anatomy, {}, points):
+        with (
+            preserved(self.model, random_state=not edits),
+            torch.no_grad(),
+            intercepted(self.model, self.anatomy, {}, points),
+        ):
             for part in chunks(samples, self.anatomy, chunk):
                 logits = logits_of(self.model, part)
                 check_finite(token_losses(logits, part)[0].sum(1), part, self.model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from threading import RLock
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -22,23 +22,21 @@ def lock_of(model: nn.Module) -> RLock:
 
 
 @contextmanager
-def preserved(model: nn.Module, *, evaluate: bool = True) -> Iterator[None]:
-    """Holds the model's lock, puts it into evaluation mode, and restores mode, gradients and random state at the end."""
-    import torch
+def preserved(model: nn.Module, *, random_state: bool = True) -> Iterator[None]:
+    """Holds the model's lock, puts it into evaluation mode, and restores modes, gradients and random state at the end.
 
-    with lock_of(model):
+    Where the user's own code runs inside (an edit, a trace), pass ``random_state=False``: the numbers it draws are its
+    own, and must be others the next time.
+    """
+    with lock_of(model), _random_state() if random_state else nullcontext():
         training = {module: module.training for module in model.modules()}
         parameters = list(model.parameters())
         gradients = [p.grad for p in parameters]
         wanted = [p.requires_grad for p in parameters]
-        random_state = torch.get_rng_state()
-        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-        device_states = [torch.cuda.get_rng_state(i) for i in devices]
         try:
             for p in parameters:
                 p.grad = None
-            if evaluate:
-                model.eval()
+            model.eval()
             yield
         finally:
             for module, mode in training.items():
@@ -46,6 +44,18 @@ def preserved(model: nn.Module, *, evaluate: bool = True) -> Iterator[None]:
             for p, gradient, want in zip(parameters, gradients, wanted, strict=True):
                 p.requires_grad_(want)
                 p.grad = gradient
-            torch.set_rng_state(random_state)
-            for i, state in zip(devices, device_states, strict=True):
-                torch.cuda.set_rng_state(state, i)
+
+
+@contextmanager
+def _random_state() -> Iterator[None]:
+    import torch
+
+    state = torch.get_rng_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    device_states = [torch.cuda.get_rng_state(i) for i in devices]
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+        for i, device_state in zip(devices, device_states, strict=True):
+            torch.cuda.set_rng_state(device_state, i)

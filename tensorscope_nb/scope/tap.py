@@ -1,8 +1,7 @@
 """The attention tap: an attention function of our own, through which q, k, v, scores and pattern can be seen and edited.
 
 While a model is tapped, each of its attention modules carries one parameterless module per site; a tensor of the site
-passes through it, so that hooks and nnsight find attention internals where they find everything else. Site modules
-clone what they pass on while someone may write into it: a write into a softmax's own output breaks its backward.
+passes through it, so that hooks and nnsight find attention internals where they find everything else.
 """
 
 from __future__ import annotations
@@ -36,12 +35,8 @@ HARMLESS = {
 class Site(nn.Module):
     """The identity, at a place where a tensor can be seen."""
 
-    def __init__(self, writable: bool) -> None:
-        super().__init__()
-        self.writable = writable
-
     def forward(self, tensor: Tensor) -> Tensor:
-        return tensor.clone() if self.writable else tensor
+        return tensor
 
 
 def tapped_attention(
@@ -81,14 +76,14 @@ def _register() -> None:
 
 
 @contextmanager
-def tapped(model: Any, anatomy: Anatomy, *, writable: bool = False) -> Iterator[None]:
+def tapped(model: Any, anatomy: Anatomy) -> Iterator[None]:
     """Routes the model's attention through the tap for a block, and puts its own implementation back afterwards."""
     _register()
     before = model.config._attn_implementation
     attentions = [model.get_submodule(path) for path in anatomy.attention_paths]
     try:
         for attention in attentions:
-            attention.add_module(TAP, nn.ModuleDict({name: Site(writable) for name in TAPPED}))
+            attention.add_module(TAP, nn.ModuleDict({name: Site() for name in TAPPED}))
         model.set_attn_implementation(NAME)
         yield
     finally:

@@ -36,9 +36,9 @@ class ScopeTracer(InterleavingTracer):
     def execute(self, code: CodeType) -> None:
         scope, model = self.scope, self.scope.model
         with ExitStack() as stack:
-            stack.enter_context(preserved(model))
+            stack.enter_context(preserved(model, random_state=False))
             if any(point.tapped for point in scope.anatomy.sites.values()):
-                stack.enter_context(tapped(model, scope.anatomy, writable=True))
+                stack.enter_context(tapped(model, scope.anatomy))
             stack.callback(_unwrap, model, _wrapped(model))
             self.envoy = Envoy(model)
             scope.tracer = self

@@ -14,7 +14,9 @@ print(time.perf_counter() - start, *[name for name in {HEAVY} if name in sys.mod
 
 
 def main() -> None:
-    runs = [subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout.split() for _ in range(5)]
+    runs = [
+        subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout.split() for _ in range(5)
+    ]
     seconds = statistics.median(float(run[0]) for run in runs)
     print(f"{'import tensorscope_nb, seconds':<64} {seconds:6.3f}   goal < 0.3")
     print(f"{'heavy libraries that it imports':<64} {len(runs[0]) - 1:6d}   goal 0")

@@ -102,6 +102,24 @@ def test_nothing_is_left_behind_by_an_error(scope, failure):
     assert equal(before, snapshot(scope.model))
 
 
+def test_a_model_that_draws_random_numbers_leaves_the_users_alone():
+    model = random_gpt2()
+    model.transformer.drop.register_forward_pre_hook(lambda module, args: torch.rand(1) and None)
+    scope = ts.Scope(model)
+    before = torch.get_rng_state()
+    scope.losses(IDS)
+    scope.record(IDS, "logits")
+    ts.recipes.attention_patterns(scope, IDS)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_random_edit_draws_new_numbers_each_time():
+    scope = ts.Scope(random_gpt2())
+    noise = {"layers.0.attn.z": lambda z: z + torch.randn_like(z)}
+    assert not torch.equal(scope.losses(IDS, edits=noise), scope.losses(IDS, edits=noise))
+    assert not torch.equal(*(scope.record(IDS, "logits", edits=noise)["logits"] for _ in range(2)))
+
+
 def test_interrupts_at_any_moment_leave_the_model_alone(scope):
     """Interrupts the run after each of its first 60 module calls in turn."""
     before = snapshot(scope.model)
