@@ -25,6 +25,7 @@ _HOME = {
     "views": "tensorscope_nb.views",
 }
 _MODULES = {"datasets", "recipes", "views"}
+_MAKES_DATASETS = {"Study", "recipes"}
 
 __all__ = [
     "Anatomy",
@@ -58,6 +59,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'tensorscope_nb' has no attribute {name!r}")
     module = import_module(_HOME[name])
+    if name in _MAKES_DATASETS:
+        import_module("tensorscope_nb.views.accessor")  # so that a result has ds.ts.view()
     value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value

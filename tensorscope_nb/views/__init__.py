@@ -1,0 +1,41 @@
+"""Views: pictures of a result, linked by the names of its dimensions."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tensorscope_nb.views.attention_pattern import AttentionPattern
+    from tensorscope_nb.views.base import Composition, View
+    from tensorscope_nb.views.cube import Cube
+    from tensorscope_nb.views.dispatch import view
+    from tensorscope_nb.views.export import export_html
+    from tensorscope_nb.views.focus import Focus
+    from tensorscope_nb.views.head_grid import HeadGrid
+    from tensorscope_nb.views.timeline import Timeline
+
+__all__ = ["AttentionPattern", "Composition", "Cube", "Focus", "HeadGrid", "Timeline", "View", "export_html", "view"]
+
+# Loaded on use: importing this package, or its xarray accessor, brings no widget library.
+_HOMES = {
+    "AttentionPattern": "attention_pattern",
+    "Composition": "base",
+    "Cube": "cube",
+    "Focus": "focus",
+    "HeadGrid": "head_grid",
+    "Timeline": "timeline",
+    "View": "base",
+    "export_html": "export",
+    "view": "dispatch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

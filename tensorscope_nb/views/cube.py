@@ -1,0 +1,172 @@
+"""Cube: a Dataset as the front end holds it. Typed arrays in binary buffers, sent once, shared by every view of it."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import anywidget
+import numpy as np
+import traitlets as t
+
+from tensorscope_nb.views.rules import BASES, base_name
+from tensorscope_nb.views.runtime import SILENT
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+MEGABYTE = 2**20
+#: What the attention patterns of one Cube may weigh; 64 samples of 8 heads at length 64 fit.
+PATTERN_BUDGET = 8 * MEGABYTE
+#: What any single variable may weigh.
+MOST = 64 * MEGABYTE
+
+
+class Cube(anywidget.AnyWidget):
+    """The variables of one Dataset in the page.
+
+    >>> import numpy as np, xarray as xr
+    >>> ds = xr.Dataset({"score": (("layer", "head"), np.zeros((2, 4)))})
+    >>> cube = Cube.of(ds, ["score"])
+    >>> cube
+    Cube(score [layer 2, head 4], 32 bytes)
+    >>> Cube.of(ds, ["score"]) is cube
+    True
+    """
+
+    _esm = SILENT
+    data = t.Dict().tag(sync=True)
+
+    def __init__(self, data: dict[str, Any], digests: dict[str, bytes]) -> None:
+        super().__init__(data=data)
+        self._digests = digests
+
+    @classmethod
+    def of(cls, source: xr.Dataset | xr.DataArray, names: Iterable[str], *, budget: int = PATTERN_BUDGET) -> Cube:
+        """The Cube of a Dataset, holding at least these variables.
+
+        The same object for the same Dataset for as long as some view holds it and its values have not changed since.
+        """
+        ds = dataset_of(source)
+        wires = {name: encode(ds, name, budget) for name in names}
+        digests = {name: _digest(wire) for name, wire in wires.items()}
+        coords = {str(name): wire for name, c in ds.coords.items() if _followed(c) and (wire := _coordinate(c)) is not None}
+        data = {"dims": {str(d): int(n) for d, n in ds.sizes.items()}, "coords": coords, "variables": wires}
+        cube = _known(source)
+        if cube is None or cube.data["coords"] != coords or any(cube._digests.get(n, d) != d for n, d in digests.items()):
+            cube = cls(data, digests)
+            _remember(source, cube)
+        elif wires.keys() - cube._digests.keys():
+            cube._digests.update(digests)
+            cube.data = {**data, "variables": {**wires, **cube.data["variables"]}}
+        return cube
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its buffers."""
+        return sum(v["data"].nbytes for v in self.data["variables"].values() if isinstance(v["data"], memoryview))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name} {_dims_text(v['dims'], v['shape'])}" for name, v in self.data["variables"].items())
+        return f"Cube({shown}, {self.nbytes} bytes)"
+
+
+# A Dataset has no hash: the cache goes by identity, and an entry leaves with its Dataset.
+_cubes: dict[int, tuple[weakref.ref[Any], Cube]] = {}
+
+
+def _known(source: xr.Dataset | xr.DataArray) -> Cube | None:
+    held, cube = _cubes.get(id(source), (None, None))
+    return cube if held is not None and held() is source and cube is not None and cube.comm is not None else None
+
+
+def _remember(source: xr.Dataset | xr.DataArray, cube: Cube) -> None:
+    key = id(source)
+    _cubes[key] = (weakref.ref(source, lambda _: _cubes.pop(key, None)), cube)
+
+
+def dataset_of(source: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    """A Dataset of what came: a DataArray is a Dataset of one variable."""
+    import xarray as xr
+
+    if isinstance(source, xr.Dataset):
+        return source
+    if isinstance(source, xr.DataArray):
+        return source.to_dataset(name=source.name or "value")
+    raise TypeError(f"a view shows an xarray Dataset or DataArray; {type(source).__name__} came")
+
+
+def encode(ds: xr.Dataset, name: str, budget: int = PATTERN_BUDGET) -> dict[str, Any]:
+    """One variable on the wire. Floats travel as f32, attention patterns as f16, flags as u8, texts as lists."""
+    array = ds[name]
+    pattern = {"query", "key"} <= {str(d) for d in array.dims}
+    dtype, values = _typed(name, np.asarray(array.values), half=pattern)
+    dims, shape = [str(d) for d in array.dims], list(array.shape)
+    if array.size == 0:
+        raise ValueError(f"{name} {_dims_text(dims, shape)} has no values to show")
+    size = values.nbytes if isinstance(values, memoryview) else sum(len(v) for v in values)
+    limit = budget if pattern else MOST
+    if size > limit:
+        longest = max(zip(shape, dims, strict=True))[1] if not pattern or "sample" not in dims else "sample"
+        keep = max(1, int(limit / size * array.sizes[longest]))
+        weight = f"weighs {size / MEGABYTE:.1f} MB in the page, over the budget of {limit / MEGABYTE:.1f} MB"
+        raise ValueError(
+            f"{name} {_dims_text(dims, shape)} {weight}: show a part of it, ds.isel({longest}=slice({keep}))"
+            + (", or raise budget=" if pattern else "")
+        )
+    attrs = {key: str(array.attrs[key]) for key in ("long_name", "units") if key in array.attrs}
+    return {"dims": dims, "shape": shape, "dtype": dtype, "attrs": attrs, "data": values}
+
+
+def _typed(name: str, values: np.ndarray[Any, Any], half: bool) -> tuple[str, memoryview | list[str]]:
+    kind = values.dtype.kind
+    if kind == "f":
+        return ("f16", _buffer(values, "<f2")) if half else ("f32", _buffer(values, "<f4"))
+    if kind == "b":
+        return "u8", _buffer(values, "u1")
+    if kind in "iu":
+        fits = values.size == 0 or (values.min() >= -(2**31) and values.max() < 2**31)
+        return ("i32", _buffer(values, "<i4")) if fits else ("f64", _buffer(values, "<f8"))
+    if kind in "OUST":
+        return "text", [_text(v) for v in values.ravel().tolist()]
+    raise ValueError(f"{name} has values of type {values.dtype}, which no view shows; convert it to numbers or strings")
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _buffer(values: np.ndarray[Any, Any], dtype: str) -> memoryview:
+    return memoryview(np.ascontiguousarray(values, dtype=dtype).tobytes())
+
+
+def _followed(array: xr.DataArray) -> bool:
+    """Whether the Focus may ask for a coordinate: it names a dimension, or something that dimensions follow by."""
+    name = str(array.name)
+    return array.name in array.dims or name in BASES or base_name(name) is not None
+
+
+def _coordinate(array: xr.DataArray) -> dict[str, Any] | None:
+    if array.ndim > 1 or array.dtype.kind not in "biufOUST":
+        return None
+    values = np.atleast_1d(array.values).tolist()
+    return {"dims": [str(d) for d in array.dims], "values": [_json(v) for v in values]}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if isinstance(value, (int, bool, str)) else _text(value)
+
+
+def _digest(wire: dict[str, Any]) -> bytes:
+    data = wire["data"]
+    content = data if isinstance(data, memoryview) else "\0".join(data).encode()
+    head = repr((wire["dims"], wire["shape"], wire["dtype"], wire["attrs"])).encode()
+    return hashlib.blake2b(content, key=hashlib.blake2b(head, digest_size=32).digest(), digest_size=16).digest()
+
+
+def _dims_text(dims: Iterable[str], shape: Iterable[int]) -> str:
+    return f"[{', '.join(f'{d} {n}' for d, n in zip(dims, shape, strict=True))}]"

@@ -1,0 +1,94 @@
+// A Cube: the front end's copy of a Dataset. Values arrive as little-endian buffers.
+import type { Value } from "./types";
+
+export type Values = Float32Array | Float64Array | Int32Array | Uint8Array | string[];
+
+export interface Variable {
+  name: string;
+  dims: string[];
+  shape: number[];
+  values: Values;
+  longName: string;
+  units: string;
+}
+
+export interface Coordinate {
+  dims: string[];
+  values: Value[];
+}
+
+export interface Cube {
+  dims: Record<string, number>;
+  coords: Record<string, Coordinate>;
+  variables: Record<string, Variable>;
+}
+
+export interface WireVariable {
+  dims: string[];
+  shape: number[];
+  dtype: string;
+  attrs: { long_name?: string; units?: string };
+  data: DataView | string[];
+}
+
+export interface WireCube {
+  dims: Record<string, number>;
+  coords: Record<string, Coordinate>;
+  variables: Record<string, WireVariable>;
+}
+
+/** IEEE half precision to float, table-driven: 64 k entries made once, then one look-up per value. */
+let halves: Float32Array | undefined;
+export function halfTable(): Float32Array {
+  if (halves) return halves;
+  halves = new Float32Array(65536);
+  for (let bits = 0; bits < 65536; bits++) {
+    const sign = bits & 0x8000 ? -1 : 1;
+    const exponent = (bits >> 10) & 31;
+    const fraction = bits & 1023;
+    if (exponent === 0) halves[bits] = sign * fraction * 2 ** -24;
+    else if (exponent === 31) halves[bits] = fraction ? NaN : sign * Infinity;
+    else halves[bits] = sign * 2 ** (exponent - 15) * (1 + fraction / 1024);
+  }
+  return halves;
+}
+
+/** A DataView may start at any byte: copy, then view. */
+export function decode(dtype: string, data: DataView | string[]): Values {
+  if (Array.isArray(data)) return data;
+  const bytes = data.buffer.slice(data.byteOffset, data.byteOffset + data.byteLength) as ArrayBuffer;
+  if (dtype === "f32") return new Float32Array(bytes);
+  if (dtype === "f64") return new Float64Array(bytes);
+  if (dtype === "i32") return new Int32Array(bytes);
+  if (dtype === "u8") return new Uint8Array(bytes);
+  if (dtype === "f16") {
+    const table = halfTable();
+    return Float32Array.from(new Uint16Array(bytes), (bits) => table[bits]);
+  }
+  throw new Error(`This page does not know the value type ${dtype}.`);
+}
+
+const decoded = new WeakMap<object, Cube>();
+
+/** Decode once per message: every view of a Cube shares the arrays. */
+export function openCube(wire: WireCube): Cube {
+  const known = decoded.get(wire);
+  if (known) return known;
+  const variables: Record<string, Variable> = {};
+  for (const [name, v] of Object.entries(wire.variables)) {
+    const longName = v.attrs.long_name || name.replaceAll("_", " ");
+    variables[name] = {
+      name, dims: v.dims, shape: v.shape, values: decode(v.dtype, v.data), longName, units: v.attrs.units ?? "",
+    };
+  }
+  const cube = { dims: wire.dims, coords: wire.coords, variables };
+  decoded.set(wire, cube);
+  return cube;
+}
+
+/** The coordinate values along a dimension; positions where it has none. */
+export function labels(cube: Cube, dim: string): Value[] {
+  const coordinate = cube.coords[dim];
+  if (coordinate && coordinate.dims.length === 1 && coordinate.dims[0] === dim) return coordinate.values;
+  return Array.from({ length: cube.dims[dim] ?? 0 }, (_, i) => i);
+}

@@ -1,0 +1,25 @@
+// What anywidget (or the host of an exported file) hands to a view.
+export interface Model {
+  get(name: string): any;
+  set(name: string, value: unknown): void;
+  save_changes(): void;
+  on(name: string, callback: () => void): void;
+}
+
+export interface Host {
+  getModel(ref: string): Promise<Model>;
+}
+
+export interface Mount {
+  model: Model;
+  el: HTMLElement;
+  host: Host;
+  signal: AbortSignal;
+}
+
+export type Value = string | number | boolean;
+export type Selection = Value | Value[];
+/** The Focus as it travels: dimension name to coordinate value(s). */
+export type Cursor = Record<string, Selection>;
+/** A change to the Focus: null clears a dimension. */
+export type Patch = Record<string, Selection | null>;

@@ -1,0 +1,83 @@
+// What an AttentionPattern shows, as plain arrays.
+import { type Cube, labels, type Variable } from "../core/cube";
+import { indicesAt } from "../core/rules";
+import { pick, slice, timeless } from "../core/slice";
+import type { Cursor } from "../core/types";
+
+export interface Panel {
+  words: string;
+  /** size × size weights; NaN where there is nothing to show. */
+  values: Float64Array;
+  size: number;
+  /** How many positions the sample has. */
+  n: number;
+  causal: boolean;
+}
+
+/** One panel per selected layer and head, the first of each where none is selected. */
+export function panelsAt(cube: Cube, variable: Variable, cursor: Cursor, most: number): { facets: { cursor: Cursor; words: string }[]; total: number; notes: string[] } {
+  let facets: { cursor: Cursor; words: string }[] = [{ cursor, words: "" }];
+  for (const dim of ["layer", "head"]) {
+    if (!variable.dims.includes(dim)) continue;
+    const values = labels(cube, dim);
+    const indices = [...(indicesAt(cube, dim, cursor) ?? [0])].sort((a, b) => a - b);
+    facets = facets.flatMap((f) => indices.map((i) => ({
+      cursor: { ...f.cursor, [dim]: values[i] }, words: [f.words, `${dim} ${values[i]}`].filter(Boolean).join(" · "),
+    })));
+  }
+  const others = variable.dims.filter((d) => !["layer", "head", "sample", "query", "key"].includes(d));
+  const notes = [...others.map((d) => pick(cube, d, cursor, "mean").note), ...timeless(cube, variable, cursor)];
+  return { facets: facets.slice(0, most), total: facets.length, notes };
+}
+
+export function readPanel(cube: Cube, variable: Variable, cursor: Cursor, words: string): Panel {
+  const { values, shape } = slice(cube, variable, ["query", "key"], cursor);
+  const size = shape[1];
+  const causal = isCausal(values, size);
+  if (causal) for (let q = 0; q < shape[0]; q++) for (let k = q + 1; k < size; k++) values[q * size + k] = NaN;
+  return { words, values, size, n: size, causal };
+}
+
+/** Nothing above the diagonal: there a key comes after its query, and the model cannot look. */
+export function isCausal(values: ArrayLike<number>, size: number): boolean {
+  for (let q = 0; q < size; q++) for (let k = q + 1; k < size; k++) if (values[q * size + k] > 0) return false;
+  return true;
+}
+
+/** Positions that hold any value: the others are padding. */
+export function extentOf(values: ArrayLike<number>, size: number): number {
+  for (let q = Math.floor(values.length / size) - 1; q >= 0; q--) {
+    for (let k = 0; k < size; k++) if (Number.isFinite(values[q * size + k])) return q + 1;
+  }
+  return 0;
+}
+
+/** Top of the colour scale: 1, or lower where no row past the first few (they have few keys to spread over) comes near it. */
+export function ceiling(panels: Panel[]): number {
+  let largest = 0;
+  for (const { values, size, n } of panels) {
+    for (let q = Math.min(4, n - 1); q < n; q++) for (let k = 0; k < n; k++) if (values[q * size + k] > largest) largest = values[q * size + k];
+  }
+  return [0.05, 0.1, 0.2, 0.5].find((top) => largest <= top) ?? 1;
+}
+
+/** The tokens of a sample; positions where the Cube has none. */
+export function tokensOf(cube: Cube, sample: number, n: number): string[] {
+  const variable = cube.variables.token;
+  const size = variable?.shape.at(-1) ?? 0;
+  const start = variable?.dims.length === 2 ? Math.max(0, sample) * size : 0;
+  return Array.from({ length: n }, (_, i) => {
+    const token = variable && i < size ? variable.values[start + i] : undefined;
+    return token === undefined ? String(i) : String(token);
+  });
+}
+
+/** The weights from one query to all keys, averaged over the heads that are shown. */
+export function rowOf(panels: Panel[], query: number, n: number): Float64Array {
+  const row = new Float64Array(n);
+  for (const { values, size } of panels) for (let k = 0; k < n; k++) row[k] += values[query * size + k] / panels.length;
+  return row;
+}
+
+/** Index of the largest value, past those that are none. */
+export const strongest = (row: Float64Array): number => row.reduce((best, v, k) => (v > row[best] || Number.isNaN(row[best]) ? k : best), 0);

@@ -1,0 +1,153 @@
+// AttentionPattern: who looks at whom, for the focused sample and head(s). Rows are queries, columns are keys.
+import { colourScale, LINES_DARK, LINES_LIGHT } from "../core/colour";
+import { labels } from "../core/cube";
+import { h, iconButton, picker, setText, visibleToken } from "../core/dom";
+import { legend, sentence, withUnits } from "../core/legend";
+import { indicesAt } from "../core/rules";
+import { numberText } from "../core/scale";
+import { absent } from "../core/slice";
+import type { Cursor, Value } from "../core/types";
+import type { Kind, Stage } from "../core/view";
+import { ceiling, extentOf, type Panel, panelsAt, readPanel, rowOf, strongest, tokensOf } from "./attention-data";
+import { matrix, type Matrix } from "./attention-matrix";
+import { strip } from "./attention-strip";
+
+const MOST = 8;
+
+export const attentionPattern: Kind = (stage: Stage) => {
+  const { cube, focus, model, options } = stage;
+  const variable = cube.variables[model.get("variable") as string];
+  const hasSample = variable.dims.includes("sample");
+  const samples = hasSample ? labels(cube, "sample") : [];
+  const positions = labels(cube, "query");
+  let over: { query: number; key: number } | null = null;
+  let panels: Panel[] = [];
+  let tokens: string[] = [];
+
+  const choose = picker("sample", (id) => focus.set({ sample: samples[samples.map(String).indexOf(id)] }));
+  const step = (by: number) => focus.set({ sample: samples[Math.max(0, Math.min(samples.length - 1, sampleAt() + by))] });
+  const back = iconButton("previous", "previous sample", () => step(-1));
+  const forth = iconButton("next", "next sample", () => step(1));
+  if (samples.length > 1) stage.tools.append(back, choose.element, forth);
+
+  const plates = h("div", { class: "ts-plates" });
+  const readout = h("div", { class: "ts-readout" });
+  const key = h("div");
+  const sentenceStrip = strip({
+    over: (query) => point(query === null ? null : { query, key: query }),
+    pick: (query) => focus.set({ position: positions[query] }),
+  });
+  stage.body.append(plates, readout, sentenceStrip.element, key);
+  const matrices: Matrix[] = [];
+
+  const sampleAt = (): number => indicesAt(cube, "sample", focus.cursor)?.[0] ?? 0;
+
+  /** The selection, or what the pointer is on in another view while no more than one head is selected. */
+  const place = (): { cursor: Cursor; preview: boolean; chosen: boolean } => {
+    const facets = ["layer", "head"].filter((d) => variable.dims.includes(d));
+    const chosen = facets.every((d) => indicesAt(cube, d, focus.cursor));
+    const many = facets.some((d) => (indicesAt(cube, d, focus.cursor)?.length ?? 0) > 1);
+    const hovered = facets.length > 0 && facets.every((d) => d in focus.hover);
+    const here: Cursor = { ...focus.cursor };
+    if (hasSample) here.sample = samples[sampleAt()];
+    const preview = hovered && !many && facets.some((d) => focus.hover[d] !== focus.cursor[d]);
+    if (preview) for (const d of facets) here[d] = focus.hover[d];
+    return { cursor: here, preview, chosen };
+  };
+
+  /** The query whose row is read: under the pointer, else selected, else the last. */
+  const queryAt = (n: number): number => {
+    const wanted: Value | undefined = focus.hover.position as Value | undefined;
+    const hovered = wanted === undefined ? -1 : positions.indexOf(wanted);
+    const selected = indicesAt(cube, "query", focus.cursor)?.[0];
+    return Math.min(n - 1, over?.query ?? (hovered >= 0 ? hovered : (selected ?? n - 1)));
+  };
+
+  const point = (at: { query: number; key: number } | null) => {
+    over = at;
+    focus.point(at ? { position: positions[at.query] } : {});
+    if (!at) drawn.draw();
+  };
+
+  const name = (i: number): string => `‘${visibleToken(tokens[i] ?? "")}’ (${positions[i]})`;
+
+  const keydown = (e: KeyboardEvent) => {
+    const n = panels[0]?.n ?? 0;
+    const query = queryAt(n);
+    const at = over?.key ?? query;
+    const clamp = (v: number) => Math.max(0, Math.min(n - 1, v));
+    if (e.key === "ArrowUp" || e.key === "ArrowDown") {
+      const next = clamp(query + (e.key === "ArrowUp" ? -1 : 1));
+      over = { query: next, key: Math.min(at, next) };
+      focus.set({ position: positions[next] });
+    } else if (e.key === "ArrowLeft" || e.key === "ArrowRight") over = { query, key: clamp(at + (e.key === "ArrowLeft" ? -1 : 1)) };
+    else if (e.key === "Enter") focus.set({ position: positions[query] });
+    else if (e.key === "Escape") {
+      over = null;
+      focus.set({ position: null });
+    } else return;
+    e.preventDefault();
+    e.stopPropagation();
+    drawn.draw();
+    stage.say(readout.textContent ?? "");
+  };
+
+  const ensure = (count: number) => {
+    while (matrices.length > count) matrices.pop()!.element.remove();
+    while (matrices.length < count) {
+      const made = matrix({
+        over: (query, k) => (query === null ? point(null) : point({ query, key: k })),
+        pick: (query) => focus.set({ position: positions[query] }),
+        keydown,
+      });
+      matrices.push(made);
+      plates.append(made.element);
+    }
+  };
+
+  const drawn = {
+    draw() {
+      const { cursor, preview, chosen } = place();
+      const { facets, total, notes } = panelsAt(cube, variable, cursor, MOST);
+      panels = facets.map((f) => readPanel(cube, variable, f.cursor, f.words));
+      const n = Math.max(1, ...panels.map((p) => extentOf(p.values, p.size)));
+      for (const panel of panels) panel.n = n;
+      tokens = tokensOf(cube, hasSample ? sampleAt() : -1, n);
+
+      const where = panels.length === 1 ? panels[0].words : `${total} heads`;
+      const here = sentence([where, hasSample ? `sample ${samples[sampleAt()]}` : ""].filter(Boolean).join(" · ")) || "Attention";
+      setText(stage.title, options.title || here);
+      const asides = [...(options.title ? [here] : []), ...notes, ...(hasSample ? absent(cube, "sample", focus.cursor) : [])];
+      if (preview) asides.push("preview: click to keep it");
+      else if (!chosen) asides.push("click a head to follow it");
+      if (total > MOST) asides.push(`the first ${MOST} of ${total} shown`);
+      setText(stage.subtitle, asides.join(" · "));
+      choose.show(samples.map((s) => ({ value: String(s), text: String(s) })), String(samples[sampleAt()]));
+      back.disabled = sampleAt() === 0;
+      forth.disabled = sampleAt() === samples.length - 1;
+
+      const colours = stage.theme.dark ? LINES_DARK : LINES_LIGHT;
+      const scale = colourScale([0, ceiling(panels)], stage.theme.dark);
+      const query = queryAt(n);
+      const at = over ? over.key : null;
+      ensure(panels.length);
+      const single = panels.length === 1;
+      const fitting = Math.max(1, Math.floor((stage.width() + 16) / 176));
+      const columns = Math.ceil(panels.length / Math.ceil(panels.length / fitting));
+      const width = single ? Math.min(stage.width(), n > 80 ? 640 : 470) : Math.min(250, Math.floor((stage.width() - (columns - 1) * 16) / columns));
+      plates.style.gridTemplateColumns = `repeat(${columns}, ${width}px)`;
+      const pinned = indicesAt(cube, "query", focus.cursor)?.[0] ?? null;
+      matrices.forEach((m, i) => m.draw({ panel: panels[i], tokens, scale, theme: stage.theme, width, labelled: single, colour: colours[i] ?? "transparent", query, key: at, pinned, loud: over !== null || "position" in focus.hover }));
+
+      const row = rowOf(panels, query, n);
+      const target = at !== null && at !== query ? at : strongest(row);
+      const words = `${name(query)} looks ${target === at ? "" : "most "}at ${name(target)}: ${numberText(row[target])}`;
+      setText(readout, Number.isNaN(row[target]) ? "No attention here" : single ? words : `${words}, the mean of these heads`);
+      sentenceStrip.draw({ tokens, row, query, key: at, pinned });
+      key.replaceChildren(legend(scale, withUnits(variable.longName, variable.units), [], 0, Math.min(190, stage.width() - 20)));
+    },
+  };
+  return drawn;
+};
+attentionPattern.basis = 380;
+attentionPattern.most = 680;

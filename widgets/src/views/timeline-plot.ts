@@ -1,0 +1,185 @@
+// The picture of a Timeline: axes, quiet lines, chosen lines with their bands and names, and the scrubber.
+import { LINES_DARK, LINES_LIGHT } from "../core/colour";
+import { type Scale, ticks, tickStep, tickText, type TimeScale } from "../core/scale";
+import type { Theme } from "../core/theme";
+import type { Value } from "../core/types";
+import { axisTicks, type Line, spread } from "./lines";
+
+export const LEFT = 58;
+export const RIGHT = 64;
+export const TOP = 26;
+export const BOTTOM = 40;
+export const HEIGHT = 250;
+
+/** More selected lines than this stay quiet: their colours could not be told apart. */
+export const MOST = 6;
+
+export interface Plot {
+  theme: Theme;
+  width: number;
+  steps: Value[];
+  time: TimeScale;
+  value: Scale;
+  lines: Line[];
+  selected: Line[];
+  hovered: Line[];
+  /** Index of the checkpoint that everyone is looking at. */
+  here: number;
+  label: string;
+  upright: string;
+  name(line: Line): string;
+}
+
+interface Shown {
+  line: Line;
+  colour: string;
+  chosen: boolean;
+}
+
+type Context = CanvasRenderingContext2D;
+
+export function plot(c: Context, p: Plot): void {
+  const colours = p.theme.dark ? LINES_DARK : LINES_LIGHT;
+  const shown: Shown[] = [
+    ...p.hovered.map((line) => ({ line, colour: p.theme.ink, chosen: false })),
+    ...p.selected.slice(0, MOST).map((line, i) => ({ line, colour: colours[i], chosen: true })),
+  ];
+  c.textBaseline = "middle";
+  axes(c, p);
+  quiet(c, p, shown);
+  for (const s of shown) loud(c, p, s);
+  scrubber(c, p, shown);
+  names(c, p, shown);
+}
+
+function axes(c: Context, { theme, width, steps, time, value, label, upright }: Plot): void {
+  const bottom = HEIGHT - BOTTOM;
+  const [low, high] = [value.invert(bottom), value.invert(TOP)];
+  const step = tickStep(low, high, 5);
+  c.font = `11px ${theme.font}`;
+  c.lineWidth = 1;
+  c.textAlign = "right";
+  for (const t of ticks(low, high, 5)) {
+    const y = Math.round(value(t)) + 0.5;
+    c.strokeStyle = theme.quiet;
+    c.globalAlpha = t === 0 ? 0.7 : 0.18;
+    segment(c, LEFT, y, width - RIGHT, y);
+    c.globalAlpha = 1;
+    c.fillStyle = theme.ink;
+    c.fillText(tickText(t, step), LEFT - 8, y);
+  }
+  c.textAlign = "center";
+  c.strokeStyle = theme.quiet;
+  let free = -Infinity;
+  for (const [px, text] of axisTicks(steps, time)) {
+    const x = Math.round(px) + 0.5;
+    segment(c, x, bottom + 1, x, bottom + 5);
+    const half = c.measureText(text).width / 2;
+    if (px - half < free + 6) continue;
+    free = px + half;
+    c.fillText(text, px, bottom + 13);
+  }
+  c.fillStyle = theme.quiet;
+  c.fillText(label, (LEFT + width - RIGHT) / 2, bottom + 30);
+  c.save();
+  c.translate(8, (TOP + bottom) / 2);
+  c.rotate(-Math.PI / 2);
+  c.fillText(upright, 0, 0);
+  c.restore();
+}
+
+function quiet(c: Context, p: Plot, shown: Shown[]): void {
+  c.lineJoin = "round";
+  c.strokeStyle = p.theme.quiet;
+  c.lineWidth = 1;
+  c.globalAlpha = shown.length ? 0.4 : 0.7;
+  for (const line of p.lines) {
+    if (shown.some((s) => s.line === line)) continue;
+    c.beginPath();
+    trace(c, p, line.values);
+    c.stroke();
+  }
+  c.globalAlpha = 1;
+}
+
+function loud(c: Context, p: Plot, { line, colour, chosen }: Shown): void {
+  if (chosen && line.low && line.high) {
+    c.globalAlpha = 0.16;
+    c.fillStyle = colour;
+    c.beginPath();
+    trace(c, p, line.low);
+    trace(c, p, line.high, true);
+    c.fill();
+    c.globalAlpha = 1;
+  }
+  c.strokeStyle = colour;
+  c.lineWidth = chosen ? 2.2 : 1.6;
+  c.beginPath();
+  trace(c, p, line.values);
+  c.stroke();
+}
+
+function scrubber(c: Context, { theme, width, steps, time, value, here }: Plot, shown: Shown[]): void {
+  const x = Math.round(time.at(here)) + 0.5;
+  c.strokeStyle = theme.ink;
+  c.lineWidth = 1;
+  segment(c, x, TOP - 4, x, HEIGHT - BOTTOM);
+  for (const { line, colour, chosen } of shown) {
+    if (Number.isNaN(line.values[here])) continue;
+    c.beginPath();
+    c.arc(x, value(line.values[here]), chosen ? 3.6 : 2.6, 0, 7);
+    c.fillStyle = colour;
+    c.fill();
+    c.strokeStyle = theme.paper;
+    c.lineWidth = 1.2;
+    c.stroke();
+  }
+  c.font = `600 11px ${theme.font}`;
+  const text = String(steps[here]);
+  const half = c.measureText(text).width / 2 + 7;
+  const middle = Math.max(half, Math.min(width - half, x));
+  c.fillStyle = theme.ink;
+  c.beginPath();
+  c.roundRect(middle - half, 3, half * 2, 18, 9);
+  c.fill();
+  c.fillStyle = theme.paper;
+  c.textAlign = "center";
+  c.fillText(text, middle, 12.5);
+}
+
+/** The chosen lines by name at their right end; while none is, those that stand alone there. */
+function names(c: Context, p: Plot, shown: Shown[]): void {
+  const end = (line: Line) => p.value(line.values.at(-1)!);
+  const alone = (line: Line) => p.lines.every((other) => other === line || !(Math.abs(end(other) - end(line)) < 12));
+  const named = shown.length ? shown : p.lines.filter((l) => l.place.length && alone(l)).map((line) => ({ line, colour: p.theme.quiet, chosen: false }));
+  const ends = named.filter(({ line }) => !Number.isNaN(line.values.at(-1)!));
+  const placed = spread(ends.map(({ line }) => end(line)), 13, TOP, HEIGHT - BOTTOM);
+  c.textAlign = "left";
+  ends.forEach(({ line, colour, chosen }, i) => {
+    c.fillStyle = colour;
+    c.font = `${chosen ? 600 : 400} 11px ${p.theme.font}`;
+    c.fillText(p.name(line), p.width - RIGHT + 4, placed[i] + 0.5);
+  });
+}
+
+/** Add values to the path, broken where there is none; backwards it goes on from where the path is. */
+function trace(c: Context, { time, value }: Plot, values: ArrayLike<number>, back = false): void {
+  let pen = back;
+  for (let k = 0; k < values.length; k++) {
+    const i = back ? values.length - 1 - k : k;
+    if (Number.isNaN(values[i])) {
+      pen = false;
+      continue;
+    }
+    if (pen) c.lineTo(time.at(i), value(values[i]));
+    else c.moveTo(time.at(i), value(values[i]));
+    pen = true;
+  }
+}
+
+function segment(c: Context, x0: number, y0: number, x1: number, y1: number): void {
+  c.beginPath();
+  c.moveTo(x0, y0);
+  c.lineTo(x1, y1);
+  c.stroke();
+}

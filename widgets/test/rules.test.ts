@@ -1,0 +1,63 @@
+import { expect, test } from "vitest";
+import { baseName, followed, indicesAt, patched, same, toggled } from "../src/core/rules";
+import type { Cursor, Value } from "../src/core/types";
+import cases from "../../tests/views/focus_cases.json";
+import { cubeOf } from "./cubes";
+
+interface Case {
+  coords: Record<string, Value[]>;
+  others?: Record<string, [string, Value[]]>;
+  cursor: Cursor;
+  selected: Record<string, Value[]>;
+}
+
+const cube = cubeOf({ checkpoint: [0, 200, 600, 3000], layer: [0, 1], head: [0, 1, 2, 3], sample_a: ["x", "y"], query: 3 }, {});
+
+test("a variant of a dimension is about its base", () => {
+  expect(["sample_a", "test_sample", "source_layer", "layer_b", "query", "key", "layer", "null"].map(baseName))
+    .toEqual(["sample", "sample", "layer", "layer", "position", "position", null, null]);
+  expect(followed("checkpoint")).toEqual(["checkpoint", "step"]);
+});
+
+test("dimensions follow by exact name first, then by base name", () => {
+  expect(indicesAt(cube, "layer", { layer: 1 })).toEqual([1]);
+  expect(indicesAt(cube, "sample_a", { sample: "y" })).toEqual([1]);
+  expect(indicesAt(cube, "sample_a", { sample: "y", sample_a: "x" })).toEqual([0]);
+  expect(indicesAt(cube, "query", { position: 2 })).toEqual([2]);
+});
+
+test("time matches the nearest training step, the others only what is there", () => {
+  expect(indicesAt(cube, "checkpoint", { checkpoint: 950 })).toEqual([2]);
+  expect(indicesAt(cube, "checkpoint", { step: 2000 })).toEqual([3]);
+  expect(indicesAt(cube, "layer", { layer: 7 })).toBeNull();
+  expect(indicesAt(cube, "head", { head: [3, 9, 1] })).toEqual([3, 1]);
+});
+
+test("a dimension follows a coordinate of a base name", () => {
+  const modules = cubeOf({ module: ["a", "b", "c"] }, {});
+  modules.coords.module_layer = { dims: ["module"], values: [0, 1, 1] };
+  modules.coords.module_block = { dims: ["module"], values: ["Q", "K", "Q"] };
+  expect(indicesAt(modules, "module", { layer: 1 })).toEqual([1, 2]);
+  expect(indicesAt(modules, "module", { layer: 1, block: "Q" })).toEqual([2]);
+  expect(indicesAt(modules, "module", { module: "a", layer: 1 })).toEqual([0]);
+});
+
+test("a patch sets, replaces and clears", () => {
+  expect(patched({ layer: 1, head: 2 }, { head: null, sample: "s" })).toEqual({ layer: 1, sample: "s" });
+  expect(same({ a: 1, b: [2] }, { b: [2], a: 1 })).toBe(true);
+  expect(same({ a: 1 }, { a: "1" })).toBe(false);
+});
+
+test("toggling adds a place, then takes it away", () => {
+  expect(toggled({}, { layer: 1, head: 2 })).toEqual({ layer: 1, head: 2 });
+  expect(toggled({ layer: 1, head: 2 }, { layer: 1, head: 3 })).toEqual({ layer: 1, head: [2, 3] });
+  expect(toggled({ layer: 1, head: [2, 3] }, { layer: 1, head: 2 })).toEqual({ head: 3 });
+  expect(toggled({ layer: 1, head: 2 }, { layer: 1, head: 2 })).toEqual({ layer: null, head: null });
+});
+
+test.each(cases as unknown as Case[])("as in Python: $why", ({ coords, others, cursor, selected }) => {
+  const here = cubeOf(coords, {});
+  for (const [name, [dim, values]] of Object.entries(others ?? {})) here.coords[name] = { dims: [dim], values };
+  const found = Object.keys(coords).map((d) => [d, indicesAt(here, d, cursor)?.map((i) => coords[d][i])]);
+  expect(Object.fromEntries(found.filter(([, values]) => values))).toEqual(selected);
+});

@@ -1,0 +1,60 @@
+import { expect, test } from "vitest";
+import { extent, slice } from "../src/core/slice";
+import { rangeOf } from "../src/views/grid";
+import { cubeOf } from "./cubes";
+
+// value = 100 checkpoint + 10 layer + head, checkpoints 0, 200, 3000
+const numbers = [0, 1, 2].flatMap((c) => [0, 1].flatMap((l) => [0, 1, 2].map((h) => 100 * c + 10 * l + h)));
+const cube = cubeOf({ checkpoint: [0, 200, 3000], layer: [0, 1], head: [0, 1, 2] }, { score: [["checkpoint", "layer", "head"], numbers] });
+const score = cube.variables.score;
+
+test("without a selection the last checkpoint is shown", () => {
+  const { values, shape, notes } = slice(cube, score, ["layer", "head"], {});
+  expect([...values]).toEqual([200, 201, 202, 210, 211, 212]);
+  expect(shape).toEqual([2, 3]);
+  expect(notes).toEqual(["at checkpoint 3000"]);
+});
+
+test("the Focus picks, and axes may come in another order", () => {
+  const { values, notes } = slice(cube, score, ["head", "layer"], { checkpoint: 190 });
+  expect([...values]).toEqual([100, 110, 101, 111, 102, 112]);
+  expect(notes).toEqual(["at checkpoint 200"]);
+});
+
+test("samples are pooled without their missing values, and it says so", () => {
+  const samples = cubeOf({ sample: ["a", "b", "c"], layer: [0, 1] }, { loss: [["sample", "layer"], [1, NaN, 3, NaN, 5, 7]] });
+  const at = (cursor: object, reduce: "mean" | "max" = "mean") => slice(samples, samples.variables.loss, ["layer"], cursor as never, reduce);
+  expect([...at({}).values]).toEqual([3, 7]);
+  expect([...at({}, "max").values]).toEqual([5, 7]);
+  expect(at({}).notes).toEqual(["mean over 3 samples"]);
+  expect([...at({ sample: ["a", "b"] }).values]).toEqual([2, NaN]);
+  expect(at({ sample: "b" }).notes).toEqual(["sample b"]);
+  expect(at({ sample: "zz" }).notes).toContain("sample zz is not among these");
+});
+
+test("values without checkpoints say that they do not follow, or where they are from", () => {
+  const plain = cubeOf({ layer: [0, 1] }, { score: [["layer"], [1, 2]] });
+  const notes = (cursor: object) => slice(plain, plain.variables.score, ["layer"], cursor as never).notes;
+  expect(notes({})).toEqual([]);
+  expect(notes({ checkpoint: 900 })).toEqual(["does not follow the checkpoint"]);
+  plain.coords.checkpoint = { dims: [], values: [3000] };
+  expect(notes({ checkpoint: 900 })).toEqual(["at checkpoint 3000"]);
+});
+
+test("a dimension that cannot be averaged shows its first value", () => {
+  const blocks = cubeOf({ block: ["Q", "K"], layer: [0, 1] }, { score: [["block", "layer"], [1, 2, 3, 4]] });
+  expect(slice(blocks, blocks.variables.score, ["layer"], {}).notes).toEqual(["block Q (the first of 2)"]);
+  expect([...slice(blocks, blocks.variables.score, ["layer"], { block: "K" }).values]).toEqual([3, 4]);
+});
+
+test("colours span the whole variable, so that checkpoints compare", () => {
+  expect(rangeOf(cube, score, ["layer", "head"], { checkpoint: 0 })).toEqual([0, 212]);
+  const samples = cubeOf({ sample: ["a", "b"], layer: [0, 1] }, { loss: [["sample", "layer"], [-10, 0, 10, 2]] });
+  expect(rangeOf(samples, samples.variables.loss, ["layer"], {})).toEqual([0, 1]);
+  expect(rangeOf(samples, samples.variables.loss, ["layer"], { sample: "a" })).toEqual([-10, 10]);
+});
+
+test("the extent skips what is no number", () => {
+  expect(extent([NaN, 3, -1, Infinity])).toEqual([-1, 3]);
+  expect(extent([NaN])).toEqual([0, 1]);
+});
