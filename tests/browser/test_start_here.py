@@ -57,7 +57,8 @@ def test_the_start_notebook(open_notebook, source):
     place, other = find_head(lab.page, canvas, 0, 0), find_head(lab.page, canvas, 1, 2)
     canvas.click(position=place)
     lab.page.wait_for_function("root => root.innerText.includes('Layer 0 · head 0')", arg=pattern.element_handle(), timeout=2000)
-    assert json.loads(effect.get_attribute("data-ts-focus")) | {"layer": 0, "head": 0} == json.loads(effect.get_attribute("data-ts-focus"))
+    followed = json.loads(effect.get_attribute("data-ts-focus"))
+    assert (followed["layer"], followed["head"]) == (0, 0)
     lab.wait_python("(int(board.focus['layer']), int(board.focus['head']))", (0, 0))
 
     # the same with the kernel busy: the page follows at once, Python when it can
