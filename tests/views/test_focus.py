@@ -52,7 +52,7 @@ def test_values_become_what_json_has(value: Any, kept: Any) -> None:
     assert Focus(x=value)["x"] == kept
 
 
-@pytest.mark.parametrize("value", [{"a": 1}, object(), [[1]], slice(0, 2)], ids=str)
+@pytest.mark.parametrize("value", [{"a": 1}, object(), [[1]], slice(0, 2)], ids=["dict", "object", "nested", "slice"])
 def test_other_values_are_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="a Focus holds coordinate values"):
         Focus(x=value)
