@@ -64,7 +64,7 @@ class RepeatScores:
 
     def update(self, chunk: Chunk) -> None:
         samples, anatomy = chunk.samples, self.scope.anatomy
-        second = samples.labels != IGNORED
+        second = samples.token_labels != IGNORED
         copies, followers = earlier_copies(samples), after_copies(samples)
         targets = {
             "prefix_matching": (followers, second),
@@ -112,7 +112,7 @@ class TargetScores:
         if self.distance is None:
             targets, queries = after_copies(samples), earlier_copies(samples).any(-1)
         else:
-            targets, queries = fixed_distance(samples, self.distance), samples.labels != IGNORED
+            targets, queries = fixed_distance(samples, self.distance), samples.token_labels != IGNORED
         layers = range(self.scope.anatomy.n_layers)
         scores = [attention_on(chunk.site(f"layers.{i}.attn.pattern"), targets, queries) for i in layers]
         self.rows.append(torch.stack(scores, 1).cpu().numpy())

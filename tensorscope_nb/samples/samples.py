@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,10 +14,10 @@ IGNORED = -100  # a label that is not predicted
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Samples:
-    """Token sequences, padded to one length, with everything that must stay with a row.
+    """What the model is given, row by row, with everything that must stay with a row.
 
-    Make them with ``scope.samples(texts)`` or :meth:`tokens`. Slicing and ``a + b`` keep ids and tasks, so that a
-    sample found anywhere can be read again everywhere.
+    Make them with ``scope.samples(texts)``, :meth:`tokens` (token ids) or :meth:`tensors` (anything else). Slicing and
+    ``a + b`` keep ids and tasks, so that a sample found anywhere can be read again everywhere.
 
     >>> import torch, tensorscope_nb as ts
     >>> prose = ts.Samples.tokens(torch.tensor([[5, 6, 7], [8, 9, 0]]), torch.tensor([[1, 1, 1], [1, 1, 0]]), task="prose")
@@ -25,9 +25,8 @@ class Samples:
     (('prose-0', 'prose-1'), ('prose-1',), [3, 2])
     """
 
-    input_ids: Tensor  # (n, T)
-    attention_mask: Tensor  # (n, T), 1 where there is a token
-    labels: Tensor  # (n, T), IGNORED where a token is not to be predicted
+    inputs: dict[str, Tensor]  # what the model is called with, first axis sample; "x" is given by position
+    labels: Tensor | None  # (n, T) with IGNORED where a token is not predicted, or one target per sample; None: the default
     ids: tuple[str, ...]
     tasks: tuple[str, ...]
     texts: tuple[str | None, ...]
@@ -44,8 +43,13 @@ class Samples:
         ids: Sequence[str] | None = None,
         texts: Sequence[str] | None = None,
         pieces: Sequence[tuple[str, ...]] | None = None,
+        more: dict[str, Tensor] | None = None,
     ) -> Samples:
-        """Samples from token ids (n, T); without ``labels`` every token is predicted from those before it."""
+        """Samples from token ids (n, T); without ``labels`` a causal model predicts every token from those before it.
+
+        ``labels`` are (n, T), or (n,) for a classifier. ``more`` are further inputs of the model, such as
+        ``token_type_ids``.
+        """
         import torch
 
         input_ids = torch.as_tensor(input_ids)
@@ -56,34 +60,91 @@ class Samples:
             )
         n = len(input_ids)
         mask = torch.ones_like(input_ids) if attention_mask is None else torch.as_tensor(attention_mask).to(input_ids.dtype)
-        labels = input_ids.clone() if labels is None else torch.as_tensor(labels)
-        for name, given in (("attention_mask", mask), ("labels", labels)):
-            if given.shape != input_ids.shape:
-                raise ValueError(
-                    f"{name} has shape {tuple(given.shape)}, input_ids {tuple(input_ids.shape)}: they must be the same"
-                )
+        labels = None if labels is None else torch.as_tensor(labels)
+        if mask.shape != input_ids.shape:
+            raise ValueError(
+                f"attention_mask has shape {tuple(mask.shape)}, input_ids {tuple(input_ids.shape)}: they must be the same"
+            )
+        if labels is not None and labels.shape not in (input_ids.shape, (n,)):
+            raise ValueError(
+                f"labels has shape {tuple(labels.shape)}, input_ids {tuple(input_ids.shape)}: give one label per token or per row"
+            )
         empty = [i for i, row in enumerate(mask.bool().any(1).tolist()) if not row]
         if empty:
             raise ValueError(f"rows {empty[:5]} of attention_mask have no token at all: leave those samples out")
+        if labels is not None and labels.ndim == 2:
+            labels = labels.masked_fill(mask == 0, IGNORED)
+        inputs = {"input_ids": input_ids, "attention_mask": mask, **(more or {})}
+        return cls._of(inputs, labels, task, ids, texts, pieces)
+
+    @classmethod
+    def tensors(
+        cls, x: Tensor | dict[str, Tensor], y: Tensor | None = None, task: str | None = None, *, ids: Sequence[str] | None = None
+    ) -> Samples:
+        """Samples from any tensor ``x`` (n, …) that the model takes, or a dict of named ones, and targets ``y`` (n, …).
+
+        >>> import torch, tensorscope_nb as ts
+        >>> ts.Samples.tensors(torch.zeros(5, 64), torch.arange(5), task="digits")
+        Samples(5 digits; x 64)
+        """
+        import torch
+
+        inputs = {k: torch.as_tensor(v) for k, v in x.items()} if isinstance(x, dict) else {"x": torch.as_tensor(x)}
+        sizes = {name: len(value) if value.ndim else 0 for name, value in inputs.items()}
+        if not inputs or 0 in sizes.values() or len(set(sizes.values())) > 1:
+            raise ValueError(f"x has {sizes or 'nothing'} rows: give tensors with the same number of rows, at least 1")
+        labels = None if y is None else torch.as_tensor(y)
+        if labels is not None and (not labels.ndim or len(labels) != len(next(iter(inputs.values())))):
+            raise ValueError(
+                f"y has shape {tuple(labels.shape)} for {next(iter(sizes.values()))} rows of x: give one target per row"
+            )
+        return cls._of(inputs, labels, task, ids, None, None)
+
+    @classmethod
+    def _of(
+        cls,
+        inputs: dict[str, Tensor],
+        labels: Tensor | None,
+        task: str | None,
+        ids: Sequence[str] | None,
+        texts: Sequence[str] | None,
+        pieces: Sequence[tuple[str, ...]] | None,
+    ) -> Samples:
+        n = len(next(iter(inputs.values())))
         name = task or "samples"
         row_ids = tuple(ids) if ids is not None else tuple(f"{name}-{i}" for i in range(n))
-        for label, given_rows in (("ids", row_ids), ("texts", texts), ("pieces", pieces)):
-            if given_rows is not None and len(given_rows) != n:
-                raise ValueError(f"{label} has {len(given_rows)} entries for {n} rows of input_ids")
+        for label, given in (("ids", row_ids), ("texts", texts), ("pieces", pieces)):
+            if given is not None and len(given) != n:
+                raise ValueError(f"{label} has {len(given)} entries for {n} rows")
         _check_unique(row_ids)
         nothing = (None,) * n
-        return cls(
-            input_ids,
-            mask,
-            labels.masked_fill(mask == 0, IGNORED),
-            row_ids,
-            (name,) * n,
-            tuple(texts or nothing),
-            tuple(pieces or nothing),
-        )
+        return cls(inputs, labels, row_ids, (name,) * n, tuple(texts or nothing), tuple(pieces or nothing))
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def has_tokens(self) -> bool:
+        return "input_ids" in self.inputs
+
+    @property
+    def input_ids(self) -> Tensor:
+        """Token ids (n, T)."""
+        if not self.has_tokens:
+            raise TypeError(f"these samples are tensors ({', '.join(self.inputs)}) and have no tokens: give texts or token ids")
+        return self.inputs["input_ids"]
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """(n, T), 1 where there is a token."""
+        return self.inputs["attention_mask"] if self.has_tokens else self.input_ids
+
+    @property
+    def token_labels(self) -> Tensor:
+        """(n, T), the token to predict at each position, IGNORED where none is: the tokens themselves by default."""
+        if self.labels is not None and self.labels.ndim == 2:
+            return self.labels
+        return self.input_ids.masked_fill(self.attention_mask == 0, IGNORED)
 
     @property
     def lengths(self) -> Tensor:
@@ -93,7 +154,9 @@ class Samples:
     def text(self, i: int) -> str:
         """The text of row ``i``; the token ids in words where the text is not known."""
         text = self.texts[i]
-        return text if text is not None else " ".join(map(str, self.input_ids[i][self.attention_mask[i].bool()].tolist()))
+        if text is None and self.has_tokens:
+            return " ".join(map(str, self.input_ids[i][self.attention_mask[i].bool()].tolist()))
+        return text if text is not None else self.ids[i]
 
     def token_strings(self, i: int) -> list[str]:
         """What stands at each position of row ``i``: token strings where known, else ids; ``""`` where there is padding."""
@@ -101,52 +164,68 @@ class Samples:
         return [piece if seen else "" for piece, seen in zip(pieces, self.attention_mask[i].tolist(), strict=True)]
 
     def __getitem__(self, rows: slice | Sequence[int] | int) -> Samples:
-        indices = (
-            [range(len(self))[rows]]
-            if isinstance(rows, int)
-            else range(len(self))[rows]
-            if isinstance(rows, slice)
-            else list(rows)
-        )
-        if not len(indices):
+        every = range(len(self))
+        index = [every[rows]] if isinstance(rows, int) else list(every[rows]) if isinstance(rows, slice) else list(rows)
+        if not index:
             raise ValueError(f"{rows} selects none of {len(self)} samples")
-        index = list(indices)
 
         def pick(values: tuple) -> tuple:
             return tuple(values[i] for i in index)
 
-        return Samples(
-            self.input_ids[index], self.attention_mask[index], self.labels[index],
-            pick(self.ids), pick(self.tasks), pick(self.texts), pick(self.pieces),
-        )  # fmt: skip
+        inputs = {name: value[index] for name, value in self.inputs.items()}
+        labels = None if self.labels is None else self.labels[index]
+        return Samples(inputs, labels, pick(self.ids), pick(self.tasks), pick(self.texts), pick(self.pieces))
 
     def __add__(self, other: Samples) -> Samples:
         import torch
 
-        length = max(self.input_ids.shape[1], other.input_ids.shape[1])
-        a, b = self._padded(length), other._padded(length)
+        if self.inputs.keys() != other.inputs.keys():
+            raise ValueError(
+                f"samples of {', '.join(self.inputs)} and of {', '.join(other.inputs)} do not join: they go into different models"
+            )
+        a, b = self, other
+        if self.has_tokens:
+            length = max(self.input_ids.shape[1], other.input_ids.shape[1])
+            a, b = self._padded(length), other._padded(length)
         _check_unique(self.ids + other.ids)
-        return Samples(
-            torch.cat([a.input_ids, b.input_ids]), torch.cat([a.attention_mask, b.attention_mask]),
-            torch.cat([a.labels, b.labels]),
-            a.ids + b.ids, a.tasks + b.tasks, a.texts + b.texts, a.pieces + b.pieces,
-        )  # fmt: skip
+        labels = None
+        if a.labels is not None or b.labels is not None:
+            by_token = self.has_tokens and all(s.labels is None or s.labels.ndim == 2 for s in (a, b))
+            if not by_token and (a.labels is None or b.labels is None):
+                raise ValueError("one of the two has targets and the other has none: give both, or neither")
+            labels = torch.cat([s.token_labels if by_token or s.labels is None else s.labels for s in (a, b)])
+        inputs = {name: torch.cat([value, b.inputs[name]]) for name, value in a.inputs.items()}
+        return Samples(inputs, labels, a.ids + b.ids, a.tasks + b.tasks, a.texts + b.texts, a.pieces + b.pieces)
+
+    def replaced(self, **inputs: Tensor) -> Samples:
+        """The same samples with other inputs."""
+        return replace(self, inputs=self.inputs | inputs)
+
+    def renamed(self, ids: Sequence[str]) -> Samples:
+        """The same samples under other ids."""
+        _check_unique(ids)
+        return replace(self, ids=tuple(ids))
 
     def _padded(self, length: int) -> Samples:
         from torch.nn.functional import pad
 
         extra = length - self.input_ids.shape[1]
         pieces = tuple(p if p is None else (*p, *[""] * extra) for p in self.pieces)
-        return Samples(
-            pad(self.input_ids, (0, extra)), pad(self.attention_mask, (0, extra)), pad(self.labels, (0, extra), value=IGNORED),
-            self.ids, self.tasks, self.texts, pieces,
-        )  # fmt: skip
+        labels = self.labels
+        if labels is not None and labels.ndim == 2:
+            labels = pad(labels, (0, extra), value=IGNORED)
+        return replace(
+            self, inputs={name: pad(value, (0, extra)) for name, value in self.inputs.items()}, labels=labels, pieces=pieces
+        )
 
     def __repr__(self) -> str:
         counts = {task: self.tasks.count(task) for task in dict.fromkeys(self.tasks)}
+        rows = ", ".join(f"{n} {task}" for task, n in counts.items())
+        if not self.has_tokens:
+            shapes = ", ".join(f"{name} {'×'.join(map(str, value.shape[1:]))}" for name, value in self.inputs.items())
+            return f"Samples({rows}; {shapes})"
         low, high = int(self.lengths.min()), int(self.lengths.max())
-        length = f"{low}" if low == high else f"{low}–{high}"
-        return f"Samples({', '.join(f'{n} {task}' for task, n in counts.items())}; {length} tokens each)"
+        return f"Samples({rows}; {low if low == high else f'{low}–{high}'} tokens each)"
 
 
 def _check_unique(ids: Sequence[str]) -> None:

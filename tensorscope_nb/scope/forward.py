@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.samples import Samples
+from tensorscope_nb.scope.sites import main_tensor
 from tensorscope_nb.settings import current
 
 if TYPE_CHECKING:
@@ -16,15 +17,16 @@ if TYPE_CHECKING:
 
 def check(samples: Samples, anatomy: Anatomy) -> None:
     """One clear line for what the model cannot take."""
-    longest = int(samples.lengths.max())
-    if samples.input_ids.shape[1] > anatomy.context:
+    if not samples.has_tokens:
+        return
+    if anatomy.context and samples.input_ids.shape[1] > anatomy.context:
         raise ValueError(
-            f"a sample has {longest} tokens and the model's context is {anatomy.context}: "
+            f"a sample has {int(samples.lengths.max())} tokens and the model's context is {anatomy.context}: "
             f"pass max_length={anatomy.context}, or split the texts"
         )
     ids = samples.input_ids[samples.attention_mask.bool()]
     low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= anatomy.n_vocab:
+    if anatomy.n_vocab and (low < 0 or high >= anatomy.n_vocab):
         raise ValueError(
             f"token id {low if low < 0 else high} is outside the model's vocabulary of {anatomy.n_vocab}: "
             "were the texts tokenized for another model?"
@@ -36,28 +38,38 @@ def chunks(samples: Samples, anatomy: Anatomy, chunk: int | None, *, patterns: b
     check(samples, anatomy)
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk is {chunk}: a pass needs at least 1 sample")
-    size = chunk or max(1, min(64, current().memory // _bytes_per_sample(samples.input_ids.shape[1], anatomy, patterns)))
+    size = chunk or max(1, min(64, current().memory // _bytes_per_sample(samples, anatomy, patterns)))
     for start in range(0, len(samples), size):
         yield samples[start : start + size]
 
 
-def _bytes_per_sample(length: int, anatomy: Anatomy, patterns: bool) -> int:
+def _bytes_per_sample(samples: Samples, anatomy: Anatomy, patterns: bool) -> int:
     """About what one sample takes: logits and their softmax, the residual streams, and the patterns where they are made."""
+    if not samples.has_tokens:
+        return 64 * sum(value[0].nelement() for value in samples.inputs.values())
+    length = samples.input_ids.shape[1]
     values = 3 * length * anatomy.n_vocab + 6 * length * anatomy.d_model * anatomy.n_layers
     if patterns:
         values += 3 * anatomy.n_layers * anatomy.n_heads * length**2
-    return 4 * values
+    return 4 * max(values, length)
 
 
-def inputs(samples: Samples, device: Any) -> dict[str, Any]:
+def inputs(samples: Samples, anatomy: Anatomy, device: Any, dtype: Any) -> dict[str, Any]:
     """What the model is called with. Positions count tokens, not padding: with left padding they would be wrong otherwise."""
-    mask = samples.attention_mask
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    tensors = {"input_ids": samples.input_ids, "attention_mask": mask, "position_ids": positions}
-    return {name: tensor.to(device) for name, tensor in tensors.items()} | {"use_cache": False}
+    given = dict(samples.inputs)
+    if samples.has_tokens and anatomy.positions and "position_ids" not in given:
+        given["position_ids"] = (samples.attention_mask.cumsum(1) - 1).clamp(min=0)
+    moved = {name: value.to(device, dtype if value.is_floating_point() else value.dtype) for name, value in given.items()}
+    return moved | ({"use_cache": False} if samples.has_tokens and anatomy.task == "causal" else {})
 
 
-def logits_of(model: nn.Module, samples: Samples) -> Tensor:
-    """Logits (n, T, vocabulary) of one chunk."""
-    device = next(model.parameters()).device
-    return model(**inputs(samples, device)).logits
+def call(model: nn.Module, samples: Samples, anatomy: Anatomy) -> Any:
+    """The model's own output for one chunk."""
+    parameter = next(model.parameters())
+    given = inputs(samples, anatomy, parameter.device, parameter.dtype)
+    return model(given.pop("x"), **given) if "x" in given else model(**given)
+
+
+def output_of(model: nn.Module, samples: Samples, anatomy: Anatomy) -> Tensor:
+    """What the model says of one chunk: its logits (n, T, vocabulary), (n, C) …, or its last states where it has no head."""
+    return main_tensor(call(model, samples, anatomy))

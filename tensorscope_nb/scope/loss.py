@@ -1,41 +1,132 @@
-"""The loss of a causal language model: next-token negative log-likelihood, per sample.
+"""Loss rules: what a model's loss is, per sample.
 
-A token at position t + 1 is predicted where its label is given and both t and t + 1 hold tokens; a sample's loss is the
-mean over its predicted tokens, in nats.
+- A causal language model: next-token negative log-likelihood; the token at t + 1 is predicted where its label is given and
+  both t and t + 1 hold tokens. A sample's loss is the mean over its predicted tokens, in nats.
+- A masked language model: the same over the labelled positions; where no labels are given, a seeded 15 % of each sample's
+  tokens are masked, which depends on the sample's id and the seed only.
+- Integer targets with outputs (n, C): cross-entropy.
+- Anything else: the ``loss(output, targets)`` given to the Scope, which returns one number per sample.
 """
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import IGNORED, Samples
+from tensorscope_nb.settings import current
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tensorscope_nb.scope.anatomy import Anatomy
 
-def token_losses(logits: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
-    """The loss at each predicted position (n, T − 1), zero elsewhere, and which positions are predicted."""
+CustomLoss = Callable[[Any, Any], Any]
+MASKED_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class LossRule:
+    """How the loss of one model is read."""
+
+    anatomy: Anatomy
+    custom: CustomLoss | None = None
+    mask_token: int | None = None
+
+    def prepared(self, samples: Samples) -> Samples:
+        """The samples as the loss needs them: with tokens masked, where a masked model is given no labels."""
+        if self.custom is not None or self.anatomy.task != "masked" or samples.labels is not None:
+            return samples
+        if self.mask_token is None:
+            raise UnsupportedModel("no mask token: give the Scope a tokenizer that has one, or pass labels")
+        return masked(samples, self.mask_token, current().seed)
+
+    def per_sample(self, output: Tensor, samples: Samples) -> Tensor:
+        """The loss of each sample (n,)."""
+        if self.custom is not None:
+            return self._by_user(output, samples)
+        if self.anatomy.task in ("causal", "masked"):
+            losses, predicted = self.per_token(output, samples)
+            counts = predicted.sum(1)
+            if not bool(counts.all()):
+                empty = samples.ids[int((counts == 0).nonzero()[0])]
+                raise ValueError(f"sample {empty!r} has no token to predict: it needs two tokens and a label; leave it out")
+            return losses.sum(1) / counts
+        return self._classes(output, samples)
+
+    def per_token(self, output: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
+        """The loss at each position that predicts, zero elsewhere, and which positions those are; both (n, positions)."""
+        from torch.nn.functional import cross_entropy
+
+        if self.anatomy.task not in ("causal", "masked"):
+            raise UnsupportedModel(
+                f"no loss per token: the model is no language model ({self.anatomy.family}, {self.anatomy.task})"
+            )
+        labels = samples.token_labels.to(output.device)
+        seen = samples.attention_mask.to(output.device).bool()
+        predicted = (labels != IGNORED) & seen
+        if self.anatomy.task == "causal":
+            output, labels, predicted = output[:, :-1], labels[:, 1:], predicted[:, 1:] & seen[:, :-1]
+        targets = labels.masked_fill(~predicted, IGNORED)
+        return cross_entropy(_wide(output).transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"), predicted
+
+    def _classes(self, output: Tensor, samples: Samples) -> Tensor:
+        from torch.nn.functional import cross_entropy
+
+        targets = samples.labels
+        if targets is None:
+            missing = (
+                "the model has no head" if self.anatomy.task == "none" and samples.has_tokens else "the samples have no targets"
+            )
+            raise UnsupportedModel(f"no loss: {missing}; pass loss= to the Scope, and targets with the samples")
+        if targets.ndim != 1 or targets.is_floating_point() or output.ndim != 2:
+            raise UnsupportedModel(
+                f"no loss: cross-entropy needs integer targets (n,) and outputs (n, C), and these are {targets.dtype} "
+                f"{tuple(targets.shape)} and {tuple(output.shape)}; pass loss= to the Scope"
+            )
+        low, high = int(targets.min()), int(targets.max())
+        if low < 0 or high >= output.shape[1]:
+            raise ValueError(f"target {low if low < 0 else high} is outside the {output.shape[1]} classes of the model")
+        return cross_entropy(_wide(output), targets.to(output.device), reduction="none")
+
+    def _by_user(self, output: Tensor, samples: Samples) -> Tensor:
+        import torch
+
+        assert self.custom is not None
+        targets = samples.labels if samples.labels is not None else samples.token_labels if samples.has_tokens else None
+        losses = self.custom(output, targets if targets is None else targets.to(output.device))
+        if not isinstance(losses, torch.Tensor) or losses.shape != (len(samples),):
+            came = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+            raise ValueError(
+                f"loss= returned {came} for {len(samples)} samples: return one loss per sample, shape ({len(samples)},)"
+            )
+        return losses
+
+
+def _wide(output: Tensor) -> Tensor:
     import torch
 
-    labels = samples.labels.to(logits.device)[:, 1:]
-    seen = samples.attention_mask.to(logits.device).bool()
-    predicted = (labels != IGNORED) & seen[:, 1:] & seen[:, :-1]
-    targets = labels.masked_fill(~predicted, IGNORED)
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    losses = torch.nn.functional.cross_entropy(wide[:, :-1].transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
-    return losses, predicted
+    return output if output.dtype == torch.float64 else output.float()
 
 
-def sample_losses(logits: Tensor, samples: Samples) -> Tensor:
-    """The mean loss of each sample (n,)."""
-    losses, predicted = token_losses(logits, samples)
-    counts = predicted.sum(1)
-    if not bool(counts.all()):
-        empty = samples.ids[int((counts == 0).nonzero()[0])]
-        raise ValueError(f"sample {empty!r} has no token to predict: it needs two tokens and a label; leave it out")
-    return losses.sum(1) / counts
+def masked(samples: Samples, mask_token: int, seed: int) -> Samples:
+    """15 % of each sample's tokens (at least one, never the first or last) replaced by the mask token and labelled."""
+    import torch
+
+    labels = torch.full_like(samples.input_ids, IGNORED)
+    ids = samples.input_ids.clone()
+    for i, name in enumerate(samples.ids):
+        inner = samples.attention_mask[i].nonzero()[1:-1, 0]
+        if len(inner):
+            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
+            chosen = inner[torch.randperm(len(inner), generator=generator)[: max(1, round(MASKED_SHARE * len(inner)))]]
+            labels[i, chosen] = ids[i, chosen]
+            ids[i, chosen] = mask_token
+    prepared = samples.replaced(input_ids=ids)
+    return Samples(prepared.inputs, labels, samples.ids, samples.tasks, samples.texts, samples.pieces)
 
 
 def check_finite(losses: Tensor, samples: Samples, model: nn.Module) -> None:
@@ -48,21 +139,3 @@ def check_finite(losses: Tensor, samples: Samples, model: nn.Module) -> None:
 def cause_of_nan(model: nn.Module) -> str:
     broken = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
     return f"the parameter {broken[0]} holds NaN or infinity" if broken else "the parameters are finite, its activations overflow"
-
-
-@dataclass(frozen=True)
-class Perplexity:
-    """exp of the mean loss over all predicted tokens, with a 95 % interval from resampling whole samples."""
-
-    value: float
-    ci_low: float
-    ci_high: float
-    nll: float  # nats per predicted token
-    n_tokens: int
-
-    def __float__(self) -> float:
-        return self.value
-
-    def __repr__(self) -> str:
-        interval = f"95 % interval {self.ci_low:.4g} to {self.ci_high:.4g}"
-        return f"perplexity {self.value:.4g} ({interval}, {self.n_tokens:,} predicted tokens)"

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import chunks, logits_of
-from tensorscope_nb.scope.loss import sample_losses
+from tensorscope_nb.scope.forward import chunks, output_of
+from tensorscope_nb.scope.loss import LossRule
 from tensorscope_nb.scope.sites import Point, expand, main_tensor, with_main_tensor
 from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.scope.tap import tapped
@@ -41,6 +41,9 @@ class Record(Mapping[str, Tensor]):
             raise LookupError(f"{site!r} was not recorded: recorded are {', '.join(self._values) or 'no sites'}")
         return self._values[site]
 
+    def __contains__(self, site: object) -> bool:
+        return site in self._values
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
@@ -55,6 +58,7 @@ class Record(Mapping[str, Tensor]):
 def record(
     model: nn.Module,
     anatomy: Anatomy,
+    rule: LossRule,
     samples: Samples,
     sites: str | Sequence[str],
     *,
@@ -68,13 +72,15 @@ def record(
     patterns = any(point.tapped for point in points.values())
     values: dict[str, list[Tensor]] = {site: [] for site in points}
     slopes: dict[str, list[Tensor]] = {site: [] for site in points}
+    if gradients:
+        samples = rule.prepared(samples)
     with preserved(model, random_state=not edits), torch.set_grad_enabled(gradients):
         for part in chunks(samples, anatomy, chunk, patterns=patterns):
             with intercepted(model, anatomy, points, edit_points, leaves=gradients) as bases:
-                logits = logits_of(model, part)
+                output = output_of(model, part, anatomy)
             _check_reached(points, bases)
             if gradients:
-                total = sample_losses(logits, part).sum()
+                total = rule.per_sample(output, part).sum()
                 found = torch.autograd.grad(total, [bases[site] for site in points])
                 for (site, point), gradient in zip(points.items(), found, strict=True):
                     slopes[site].append(point.seen(gradient))
@@ -142,7 +148,7 @@ def intercepted(
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> Any:
             if threading.get_ident() != owner:
                 return None
-            name = None if args else next(iter(kwargs))
+            name = None if args else next(key for key, value in kwargs.items() if isinstance(value, Tensor))
             tensor = args[0] if name is None else kwargs[name]
             changed = visit(sites, tensor)
             if changed is tensor:
@@ -176,7 +182,9 @@ def _edited(site: str, point: Point, edit: Edit, tensor: Tensor) -> Tensor:
         raise ValueError(
             f"the edit of {site!r} returned shape {tuple(result.shape)}, the site has {tuple(seen.shape)}: keep the shape"
         )
-    return copy if result is seen else point.unseen(result).to(copy.dtype)
+    if result is not seen:
+        seen.copy_(result.clone())  # the result may be another view of the same memory
+    return copy
 
 
 def _check_reached(points: Mapping[str, Point], bases: Mapping[str, Tensor]) -> None:

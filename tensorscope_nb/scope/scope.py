@@ -10,11 +10,14 @@ import torch
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.numerics import bootstrap_ratio
-from tensorscope_nb.samples import Samples, tokenize
-from tensorscope_nb.scope.anatomy import Anatomy, detect
-from tensorscope_nb.scope.forward import chunks, logits_of
+from tensorscope_nb.samples import Samples
+from tensorscope_nb.scope.anatomy import Anatomy
+from tensorscope_nb.scope.coerce import as_samples
+from tensorscope_nb.scope.detect import detect
+from tensorscope_nb.scope.forward import chunks, output_of
 from tensorscope_nb.scope.handles import Layers
-from tensorscope_nb.scope.loss import Perplexity, check_finite, sample_losses, token_losses
+from tensorscope_nb.scope.loss import CustomLoss, LossRule, check_finite
+from tensorscope_nb.scope.perplexity import Perplexity
 from tensorscope_nb.scope.record import Edit, Record, edit_points_of, intercepted, record
 from tensorscope_nb.scope.sites import TAPPED
 from tensorscope_nb.scope.state import preserved
@@ -32,8 +35,9 @@ T = TypeVar("T")
 class Scope:
     """A model, its tokenizer, its anatomy, and the ways to look into it and change what it does.
 
-    ``model`` is a language model of the transformers library; ``tokenizer`` is what texts are read with. Wrapping runs
-    two short forwards that certify each site (``scope.anatomy`` says which), and changes nothing.
+    ``model`` is any ``torch.nn.Module``; ``tokenizer`` is what texts are read with; ``loss(output, targets)`` gives one
+    loss per sample where the model's own kind of loss is not known (language models and classifiers need none). Wrapping
+    a transformer runs two short forwards that certify each site (``scope.anatomy`` says which), and changes nothing.
 
     >>> import tensorscope_nb as ts
     >>> scope = ts.load("tiny")
@@ -42,33 +46,25 @@ class Scope:
     torch.Size([4, 24])
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any = None, *, name: str | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any = None, loss: CustomLoss | None = None, *, name: str | None = None
+    ) -> None:
         if not isinstance(model, torch.nn.Module):
             raise TypeError(f"model is a {type(model).__name__}: give a torch.nn.Module, or use ts.load(name_or_folder)")
         self.model = model
         self.tokenizer = tokenizer
         self.name = name or type(model).__name__
         self.anatomy: Anatomy = validated(model, detect(model))
+        self.rule = LossRule(self.anatomy, loss, getattr(tokenizer, "mask_token_id", None))
         self.tracer: ScopeTracer | None = None
 
     def samples(self, data: Any, *, task: str | None = None, max_length: int | None = None) -> Samples:
-        """Samples from a text, texts, a data frame with a ``text`` column, a batch of the transformers library, or Samples.
+        """Samples from whatever holds data: a text or texts, a data frame or ``datasets.Dataset`` with a ``text`` column, a
+        batch of the transformers library, token ids (n, T), ``(x, y)``, a DataLoader of batches or pairs, or Samples.
 
         ``max_length`` cuts long texts, and nothing else does.
         """
-        if isinstance(data, Samples):
-            return data
-        if isinstance(data, Mapping) and "input_ids" in data:
-            return Samples.tokens(data["input_ids"], data.get("attention_mask"), data.get("labels"), task=task)
-        if isinstance(data, torch.Tensor):
-            return Samples.tokens(data, task=task)
-        if hasattr(data, "columns"):
-            if "text" not in data.columns:
-                raise LookupError(f"the data frame has no column 'text': it has {', '.join(map(str, data.columns))}")
-            data = data["text"].tolist()
-        if isinstance(data, str | Sequence):
-            return tokenize(data, self, task=task, max_length=max_length)
-        raise TypeError(f"samples cannot be made from a {type(data).__name__}: give texts, a data frame, token ids or a batch")
+        return as_samples(data, self, task, max_length)
 
     def record(
         self,
@@ -91,22 +87,33 @@ class Scope:
         ...     return z
         >>> record = scope.record("a b a b", "logits", edits={"layers.0.attn.z": silence})
         """
-        return record(self.model, self.anatomy, self.samples(samples), sites, gradients=gradients, edits=edits, chunk=chunk)
+        given = self.samples(samples)
+        return record(self.model, self.anatomy, self.rule, given, sites, gradients=gradients, edits=edits, chunk=chunk)
 
     def losses(self, samples: Any, *, edits: Mapping[str, Edit] | None = None, chunk: int | None = None) -> Tensor:
         """The mean loss (nats per predicted token) of each sample (n,), optionally under ``edits`` as in :meth:`record`."""
-        samples = self.samples(samples)
-        return torch.cat(self._each(samples, sample_losses, edits, chunk))
+
+        def read(output: Tensor, part: Samples) -> Tensor:
+            losses = self.rule.per_sample(output, part)
+            check_finite(losses, part, self.model)
+            return losses
+
+        return torch.cat(self._each(self.rule.prepared(self.samples(samples)), read, edits, chunk)).detach()
 
     def perplexity(self, samples: Any, *, chunk: int | None = None, seed: int | None = None) -> Perplexity:
         """exp(Σ loss / Σ predicted tokens), with its token count and an interval from 2,000 resamplings of the samples."""
-        samples = self.samples(samples)
-        pairs = self._each(samples, lambda logits, part: [x.double().sum(1) for x in token_losses(logits, part)], None, chunk)
-        total, count = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-        if not bool(count.sum()):
+
+        def read(output: Tensor, part: Samples) -> tuple[Tensor, Tensor]:
+            losses, predicted = self.rule.per_token(output, part)
+            check_finite(losses.sum(1), part, self.model)
+            return losses.double().sum(1), predicted.double().sum(1)
+
+        pairs = self._each(self.rule.prepared(self.samples(samples)), read, None, chunk)
+        total, count = (torch.cat(parts).cpu().numpy() for parts in zip(*pairs, strict=True))
+        if not count.sum():
             raise ValueError("no token is predicted: a sample needs at least two tokens and a label")
         nll = float(total.sum() / count.sum())
-        low, high = bootstrap_ratio(total.cpu().numpy(), count.cpu().numpy(), seed=current().seed if seed is None else seed)
+        low, high = bootstrap_ratio(total, count, seed=current().seed if seed is None else seed)
         return Perplexity(math.exp(nll), math.exp(low), math.exp(high), nll, int(count.sum()))
 
     def trace(self, samples: Any) -> ScopeTracer:
@@ -126,6 +133,21 @@ class Scope:
         from tensorscope_nb.scope.trace import traced
 
         return traced(self, self.samples(samples))
+
+    def per_sample_gradients(self, samples: Any, modules: str | Sequence[str] | None = None) -> dict[str, Tensor]:
+        """The gradient of each sample's mean loss, {parameter: (n, *shape)}, one backward per sample.
+
+        It is the reference that faster ways are tested against: for small models, or a few ``modules`` (globs of module
+        paths; default: all trainable parameters). Tied weights appear once.
+
+        >>> import tensorscope_nb as ts
+        >>> gradients = ts.load("tiny").per_sample_gradients(["one two", "three four"], "transformer.h.*.attn.c_proj")
+        >>> {name: tuple(value.shape) for name, value in gradients.items() if name.endswith("0.attn.c_proj.weight")}
+        {'transformer.h.0.attn.c_proj.weight': (2, 96, 96)}
+        """
+        from tensorscope_nb.scope.reference import per_sample_gradients
+
+        return per_sample_gradients(self, self.samples(samples), modules)
 
     @property
     def layers(self) -> Layers:
@@ -148,7 +170,8 @@ class Scope:
         return self.tracer.live(self.anatomy.sites[site])
 
     def require_patterns(self) -> None:
-        """Raises where the model's attention cannot be tapped."""
+        """Raises where the model has no attention patterns that can be read."""
+        self.anatomy.require_heads()
         absent = next(
             (s for i in range(self.anatomy.n_layers) for t in TAPPED if (s := f"layers.{i}.attn.{t}") not in self.anatomy.sites),
             None,
@@ -161,7 +184,7 @@ class Scope:
     def _each(
         self, samples: Samples, read: Callable[[Tensor, Samples], T], edits: Mapping[str, Edit] | None, chunk: int | None
     ) -> list[T]:
-        """``read(logits, part)`` of every chunk, under ``edits``; a loss that is not a number is an error."""
+        """``read(output, part)`` of every chunk, under ``edits``."""
         points = edit_points_of(edits, self.anatomy, self.model)
         found = []
         with (
@@ -170,13 +193,11 @@ class Scope:
             intercepted(self.model, self.anatomy, {}, points),
         ):
             for part in chunks(samples, self.anatomy, chunk):
-                logits = logits_of(self.model, part)
-                check_finite(token_losses(logits, part)[0].sum(1), part, self.model)
-                found.append(read(logits, part))
+                found.append(read(output_of(self.model, part, self.anatomy), part))
         return found
 
     def __repr__(self) -> str:
-        return f"Scope({self.name}: {repr(self.anatomy).splitlines()[0]})"
+        return f"Scope({self.name}: {self.anatomy.summary()})"
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), "embed", "final_norm", "logits"]

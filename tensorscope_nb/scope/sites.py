@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -21,26 +21,26 @@ TAPPED = ("q", "k", "v", "scores", "pattern")
 class Point:
     """One side of one module, and how a user sees the tensor there."""
 
-    path: str
+    path: str  # "" is the model itself
     side: Literal["input", "output"] = "output"
     view: Literal["plain", "heads", "transposed"] = "plain"
     n_heads: int = 0
+    part: tuple[int, int] = (0, 1)  # (i, n): the i-th of n equal parts of the last axis, for fused projections
 
     def seen(self, tensor: Tensor) -> Tensor:
         """The tensor as a user sees it: a view, so that what is written into it is written into ``tensor``."""
+        if self.part[1] > 1:
+            width = tensor.shape[-1] // self.part[1]
+            tensor = tensor.narrow(-1, self.part[0] * width, width)
         if self.view == "heads":
             return tensor.unflatten(-1, (self.n_heads, -1))  # (batch, position, head, d_head)
         if self.view == "transposed":
             return tensor.transpose(1, 2)  # (batch, head, position, d_head) -> (batch, position, head, d_head)
         return tensor
 
-    def unseen(self, tensor: Tensor) -> Tensor:
-        """The inverse of :meth:`seen`."""
-        if self.view == "heads":
-            return tensor.flatten(-2)
-        if self.view == "transposed":
-            return tensor.transpose(1, 2)
-        return tensor
+    def under(self, module: str, n_heads: int) -> Point:
+        """The same point, its path inside ``module``."""
+        return replace(self, path=f"{module}.{self.path}".rstrip("."), n_heads=n_heads if self.view == "heads" else 0)
 
     @property
     def tapped(self) -> bool:
@@ -72,13 +72,20 @@ def _by_module_path(pattern: str, anatomy: Anatomy, model: nn.Module) -> dict[st
         raise LookupError(
             f"{anatomy.family} has no site {pattern!r}: {anatomy.missing_sites[pattern]}. It has: {_listing(anatomy)}"
         )
-    spelled = re.sub(r"^layers(?=\.)", lambda _: anatomy.layers_path, pattern) if anatomy.layers_path else pattern
-    named = {name: Point(name) for name in modules if _matches(name, pattern) or _matches(name, spelled)}
+    renamed = {_spelled(name, anatomy): name for name in modules}
+    named = {name: Point(name) for name in modules if _matches(name, pattern)}
+    named |= {short: Point(name) for short, name in renamed.items() if short != name and _matches(short, pattern)}
     if not named:
         raise LookupError(f"there is no site or module {pattern!r}. Sites: {_listing(anatomy)}; module paths work too")
-    return {
-        name if _matches(name, pattern) else f"layers{name[len(anatomy.layers_path) :]}": point for name, point in named.items()
-    }
+    return named
+
+
+def _spelled(module: str, anatomy: Anatomy) -> str:
+    """``layers.3.attn.c_proj`` for a module inside layer 3, whatever the model calls its layers."""
+    for i, name in enumerate(anatomy.names):
+        if module.startswith(f"{name}."):
+            return f"layers.{i}{module[len(name) :]}"
+    return module
 
 
 def _listing(anatomy: Anatomy) -> str:
@@ -89,9 +96,24 @@ def _listing(anatomy: Anatomy) -> str:
 
 
 def main_tensor(value: Any) -> Tensor:
-    """The tensor that a module passes on: itself, or the first of a tuple."""
-    return value[0] if isinstance(value, tuple) else value
+    """The tensor that a module passes on: itself, the first of a tuple, or the logits (else the states) of a model's output."""
+    return value[_place(value)] if _place(value) is not None else value
 
 
 def with_main_tensor(value: Any, tensor: Tensor) -> Any:
-    return (tensor, *value[1:]) if isinstance(value, tuple) else tensor
+    place = _place(value)
+    if place is None:
+        return tensor
+    if isinstance(value, tuple):
+        return (tensor, *value[1:])
+    changed = copy(value)
+    changed[place] = tensor
+    return changed
+
+
+def _place(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return 0
+    if isinstance(value, Mapping):
+        return next(name for name in ("logits", "last_hidden_state", *value) if name in value)
+    return None

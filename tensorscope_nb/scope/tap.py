@@ -20,16 +20,11 @@ if TYPE_CHECKING:
     from tensorscope_nb.scope.anatomy import Anatomy
 
 NAME = "tensorscope"
-# arguments that say nothing about the numbers
+# arguments that say nothing about the numbers (a sliding window is in the mask already)
 HARMLESS = {
-    "is_causal",
-    "use_cache",
-    "output_attentions",
-    "position_ids",
-    "cache_position",
-    "position_embeddings",
-    "output_hidden_states",
-}
+    "is_causal", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "position_ids", "cache_position",
+    "position_embeddings", "sliding_window",
+}  # fmt: skip
 
 
 class Site(nn.Module):
@@ -47,9 +42,13 @@ def tapped_attention(
     mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    softcap: float | None = None,
     **more: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Softmax attention with every step in the open: softmax(q kᵀ scaling + mask) v; (batch, head, position, d_head) in."""
+    """Softmax attention with every step in the open: softmax(q kᵀ scaling + mask) v; (batch, head, position, d_head) in.
+
+    ``softcap`` c, where a model has one, makes c tanh(scores / c) of the scores before the mask.
+    """
     unknown = sorted(name for name, value in more.items() if value is not None and name not in HARMLESS)
     if unknown:
         raise UnsupportedModel(
@@ -59,6 +58,8 @@ def tapped_attention(
     q, k, v = sites["q"](q), sites["k"](k), sites["v"](v)
     groups = q.shape[1] // k.shape[1]
     scores = q @ k.repeat_interleave(groups, 1).transpose(-1, -2) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
     scores = sites["scores"](scores if mask is None else scores + mask[..., : k.shape[-2]])
     wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
     pattern = sites["pattern"](scores.softmax(-1, dtype=wide).to(q.dtype))

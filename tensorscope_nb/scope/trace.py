@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import ExitStack
 from types import CodeType
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,10 @@ class ScopeTracer(InterleavingTracer):
 
     def __init__(self, scope: Scope, samples: Samples) -> None:
         check(samples, scope.anatomy)
-        device = next(scope.model.parameters()).device
-        super().__init__(None, "__call__", **inputs(samples, device))
+        parameter = next(scope.model.parameters())
+        given = inputs(samples, scope.anatomy, parameter.device, parameter.dtype)
+        by_position = [given.pop("x")] if "x" in given else []
+        super().__init__(None, "__call__", *by_position, **given)
         self.scope = scope
 
     def execute(self, code: CodeType) -> None:
@@ -40,14 +43,16 @@ class ScopeTracer(InterleavingTracer):
             if any(point.tapped for point in scope.anatomy.sites.values()):
                 stack.enter_context(tapped(model, scope.anatomy))
             stack.callback(_unwrap, model, _wrapped(model))
-            self.envoy = Envoy(model)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a submodule named "output" is reached by its path here, not by attribute
+                self.envoy = Envoy(model)
             scope.tracer = self
             stack.callback(setattr, scope, "tracer", None)
             super().execute(code)
 
     def live(self, point: Point) -> Tensor:
         """The value at a point, where the model has come to it; what is written into it the model goes on with."""
-        place = Place(f"model.{point.path}", self.envoy.interleaver, point)
+        place = Place(f"model.{point.path}".rstrip("."), self.envoy.interleaver, point)
         return place.input if point.side == "input" else place.output
 
 
@@ -72,18 +77,29 @@ class Place:
 
     @output.transform  # type: ignore[no-redef]
     def output(self, view: Tensor, raw: Any) -> Any:
-        return with_main_tensor(raw, self.point.unseen(view))
+        return with_main_tensor(raw, self._written(main_tensor(raw), view))
 
     @eproperty(key="input")
     def input(self, value: Any) -> Tensor:
         args, kwargs = value
-        return self.point.seen(args[0] if args else next(iter(kwargs.values()))).clone()
+        return self.point.seen(args[0] if args else kwargs[_first_tensor(kwargs)]).clone()
 
     @input.transform  # type: ignore[no-redef]
     def input(self, view: Tensor, raw: Any) -> Any:
         args, kwargs = raw
-        tensor = self.point.unseen(view)
-        return ((tensor, *args[1:]), kwargs) if args else (args, kwargs | {next(iter(kwargs)): tensor})
+        if args:
+            return (self._written(args[0], view), *args[1:]), kwargs
+        name = _first_tensor(kwargs)
+        return args, kwargs | {name: self._written(kwargs[name], view)}
+
+    def _written(self, base: Tensor, view: Tensor) -> Tensor:
+        new = base.clone()
+        self.point.seen(new).copy_(view)
+        return new
+
+
+def _first_tensor(kwargs: dict[str, Any]) -> str:
+    return next(name for name, value in kwargs.items() if isinstance(value, Tensor))
 
 
 def _wrapped(model: nn.Module) -> set[nn.Module]:

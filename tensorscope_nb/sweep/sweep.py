@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import chunks, logits_of
+from tensorscope_nb.scope.forward import chunks, output_of
 from tensorscope_nb.scope.record import intercepted
 from tensorscope_nb.scope.sites import Point, expand
 from tensorscope_nb.scope.state import preserved
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 class Chunk:
     """Some samples, and what the model did with them."""
 
-    def __init__(self, samples: Samples, points: dict[str, Point], bases: dict[str, Tensor], logits: Tensor) -> None:
+    def __init__(self, samples: Samples, points: dict[str, Point], bases: dict[str, Tensor]) -> None:
         self.samples = samples
-        self.logits = logits
         self._points = points
         self._bases = bases
 
@@ -65,7 +64,8 @@ def sweep(
         parts = list(chunks(samples, scope.anatomy, chunk, patterns=tapped))
         with bar(len(parts), label, progress) as done:
             for part in parts:
-                seen = Chunk(part, points, bases, logits_of(scope.model, part))
+                output_of(scope.model, part, scope.anatomy)
+                seen = Chunk(part, points, bases)
                 for reducer in reducers:
                     reducer.update(seen)
                 done.update()

@@ -22,7 +22,9 @@ def test_texts_become_padded_rows_that_decode_to_themselves(scope):
         assert scope.tokenizer.decode(ids[1:]) == text == samples.text(i)
         assert "".join(samples.token_strings(i)[1:]).rstrip("\0") == text
     short = int(samples.lengths.argmin())
-    assert samples.token_strings(short)[-1] == "" and (samples.labels[short][samples.attention_mask[short] == 0] == -100).all()
+    assert (
+        samples.token_strings(short)[-1] == "" and (samples.token_labels[short][samples.attention_mask[short] == 0] == -100).all()
+    )
 
 
 def test_nothing_is_cut_unless_asked(scope):

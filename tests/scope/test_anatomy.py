@@ -56,13 +56,6 @@ def test_wrong_questions_are_one_clear_line(ask, says):
         ask(ts.Scope(random_gpt2()).anatomy)
 
 
-def test_a_model_of_no_known_family_is_refused_by_name():
-    with pytest.raises(ts.UnsupportedModel, match=r"Linear .* is of no family known here"):
-        ts.Scope(torch.nn.Linear(2, 2))
-    with pytest.raises(ts.UnsupportedModel, match=r"has no transformer\.h.*wrap the model with its language-model head"):
-        ts.Scope(random_gpt2().transformer)
-
-
 def test_validation_removes_the_site_that_is_not_what_it_is_called():
     """A block that adds something to the stream between attention and MLP has no resid_mid in this table's sense."""
     model = random_gpt2()
