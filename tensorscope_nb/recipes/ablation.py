@@ -69,10 +69,11 @@ def ablation(
 
     What it answers: what depends on each unit, on these samples.
     Equation: Δ_u = mean_i [ℓ_i(model with u replaced) − ℓ_i(model)], ℓ_i the mean loss of sample i in nats per predicted
-    token. The replacement of a head's z (of an MLP's output, a neuron's activation, a layer's two outputs) is, by
-    ``method``: ``"mean"``, its mean over all tokens of the samples; ``"resample"``, what it is at the same position of
-    another sample (the mean where that sample is shorter); ``"zero"``, zero, which is further from anything that the model
-    has seen. Source: Wang et al. 2022 (mean ablation); Chan et al. 2022, causal scrubbing (resampling).
+    token. What takes the place of a head's z (of an MLP's output, a neuron's activation, a layer's two outputs) is, by
+    ``method``: ``"mean"``, its mean over all tokens of all samples, the first position included; ``"resample"``, what it is
+    at the same position of another sample (the mean where that sample is shorter); ``"zero"``, zero, which is further from
+    anything that the model has seen. Source: Wang et al. 2022 (mean ablation, there per position of a template); Chan et
+    al. 2022, causal scrubbing (resampling).
 
     Result: ``loss_increase, ci_low, ci_high`` (nats per token; 95 % Student interval over samples of the paired
     differences) on ``[layer, head]``, ``[layer]`` or ``[layer, neuron]``; scalar ``loss``; with ``per_sample`` also
@@ -106,11 +107,11 @@ def ablation(
     own, differences, start = [], [], 0
     with bar(len(parts) * len(targets), f"ablation of {units}s", progress) as done:
         for part in parts:
-            baseline = scope.losses(part)
+            baseline = scope.losses(part, chunk=len(part))
             given = _stand_ins(scope, part, samples, donors[start : start + len(part)], sites, stand_ins, method)
             edited = []
             for _, places in targets:
-                edited.append(scope.losses(part, edits=_edits(places, given)))
+                edited.append(scope.losses(part, edits=_edits(places, given), chunk=len(part)))
                 done.update()
             own.append(baseline.double().cpu())
             differences.append((torch.stack(edited, 1).double() - baseline[:, None].double()).cpu())
@@ -167,13 +168,22 @@ def _stand_ins(
     if method == "mean":
         return dict(means)
     given = samples[donors]
-    seen = given.attention_mask.bool()
-    record = scope.record(given, list(sites), chunk=len(part))
-    return {site: torch.where(_like(seen, value), value, means[site].to(value.dtype)) for site, value in record.items()}
+    columns, known = _same_position(part, given)
+    rows = torch.arange(len(part))[:, None]
+    found = {}
+    for site, value in scope.record(given, list(sites), chunk=len(part)).items():
+        aligned = value[rows.to(value.device), columns.to(value.device)]
+        seen = known.to(value.device).reshape(*known.shape, *[1] * (value.ndim - 2))
+        found[site] = torch.where(seen, aligned, means[site].to(value.dtype))
+    return found
 
 
-def _like(seen: Tensor, value: Tensor) -> Tensor:
-    return seen.to(value.device).reshape(*seen.shape, *[1] * (value.ndim - 2))
+def _same_position(part: Samples, given: Samples) -> tuple[Tensor, Tensor]:
+    """For each position of ``part`` the column of ``given`` that holds the token as far from its start, and if there is one."""
+    place = part.attention_mask.cumsum(1) - 1
+    start = given.attention_mask.argmax(1, keepdim=True)
+    known = (place >= 0) & (place < given.lengths[:, None])
+    return (place + start).clamp(0, given.input_ids.shape[1] - 1), known
 
 
 def _edits(places: Mapping[str, int | None], stand_ins: Mapping[str, Tensor]) -> dict[str, Edit]:

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorscope_nb.recipes.dataset import dataset, sample_coords, token_variable
+from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords, token_variable
 from tensorscope_nb.recipes.recipe import recipe
+from tensorscope_nb.sweep import Chunk, sweep
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from tensorscope_nb.scope import Scope
+
+
+class Patterns:
+    """Keeps the pattern of each site, NaN where there is no token."""
+
+    def __init__(self, sites: Sequence[str]) -> None:
+        self.needs = tuple(sites)
+        self.rows: list[np.ndarray] = []
+
+    def update(self, chunk: Chunk) -> None:
+        patterns = np.stack([chunk.site(site).float().cpu().numpy() for site in self.needs], 1)
+        n = patterns.shape[-1]
+        mask = chunk.samples.attention_mask.bool().numpy() if chunk.samples.has_tokens else np.ones((len(patterns), n), bool)
+        self.rows.append(np.where((mask[:, :, None] & mask[:, None, :])[:, None, None], patterns, np.nan))
+
+    def result(self) -> np.ndarray:
+        """(sample, layer, head, query, key)"""
+        return np.concatenate(self.rows)
 
 
 @recipe(question="Where does each head look?", source="Vaswani et al. 2017, arXiv:1706.03762", needs=("patterns",))
@@ -34,18 +55,20 @@ def attention_patterns(scope: Scope, samples: Any, *, layers: list[int] | None =
     scope.require_patterns()
     samples = scope.samples(samples)
     chosen = list(range(scope.anatomy.n_layers)) if layers is None else layers
+    chosen = [operator.index(layer) for layer in chosen]
     for layer in chosen:
         scope.anatomy.check_layer(layer)
     sites = [f"layers.{layer}.attn.pattern" for layer in chosen]
-    record = scope.record(samples, sites, chunk=chunk)
-    values = np.stack([record[site].float().cpu().numpy() for site in sites], 1)
-    mask = samples.attention_mask.bool().numpy()
-    values = np.where((mask[:, :, None] & mask[:, None, :])[:, None, None], values, np.nan)
+    kept = Patterns(sites)
+    sweep(scope, samples, [kept], chunk=chunk, label="attention patterns")
+    values = kept.result()
+    variables: dict[str, Variable] = {
+        "pattern": (("sample", "layer", "head", "query", "key"), values, "attention", "share of the row")
+    }
+    if samples.has_tokens:
+        variables["token"] = token_variable(samples)
     return dataset(
-        {
-            "pattern": (("sample", "layer", "head", "query", "key"), values, "attention", "share of the row"),
-            "token": token_variable(samples),
-        },
+        variables,
         {**sample_coords(samples), "layer": chosen},
         n_used=len(samples),
     )

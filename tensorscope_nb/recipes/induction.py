@@ -153,7 +153,7 @@ def induction_heads(
     copying stands beside it). With ``samples``: ``[sample, layer, head] prefix_matching_text`` over the positions of each
     text whose token occurred before (NaN where there is none), and ``[sample] n_repeats``, their number.
 
-    Errors: ValueError for a period below 2 or one that does not fit the context. Cost: two forwards of ``n_sequences``
+    Errors: ValueError for a period below 3, or one that does not fit the context. Cost: two forwards of ``n_sequences``
     short sequences, and one of ``samples``.
     How to read it: a high score with high copying is an induction head. When not to trust it: a score is what a head
     looks at, not what depends on it (``ablation`` says that), and redundant heads look unimportant one at a time.
@@ -212,6 +212,11 @@ def _head_variables(rows: dict[str, np.ndarray], control: np.ndarray) -> dict[st
         variables[f"{prefix}ci_low"] = (by_head, low, f"{long_name}, lower end of the 95 % interval", unit)
         variables[f"{prefix}ci_high"] = (by_head, high, f"{long_name}, upper end of the 95 % interval", unit)
     null = rows["null"].mean(0)
+    if (ABOVE_NULL * null >= 1).any():
+        raise ValueError(
+            f"uniform attention alone would score {null.max():.2f} here, so no score could stand {ABOVE_NULL} times above it: "
+            "ask for a longer period, or a wider token_range"
+        )
     score, low = variables["prefix_matching"][1], variables["ci_low"][1]
     variables["null"] = (by_head, null, "prefix matching of uniform attention", "share of attention")
     variables["fixed_distance"] = (

@@ -50,7 +50,7 @@ def repeats(
 
     ``token_range`` bounds the ids drawn, without replacement where it is wide enough (default: all but the special
     tokens). ``bos`` defaults to the tokenizer's, if it has one. ``shuffled`` gives the control: the second copy in
-    another order, so that what follows a token is no longer what followed it before.
+    another order, in which no token keeps its place.
     """
     import torch
 
@@ -58,7 +58,11 @@ def repeats(
         raise ValueError(f"period is {period}: a block needs at least 2 tokens")
     if n < 1:
         raise ValueError(f"n is {n}: make at least 1 sequence")
-    tokenizer = tokenizer_of(scope) if token_range is None or bos is None else getattr(scope, "tokenizer", None)
+    tokenizer = getattr(scope, "tokenizer", scope)
+    if token_range is None and tokenizer is None:
+        raise TypeError(
+            "there is no tokenizer to choose tokens from: pass token_range=(low, high), and bos= if the model has one"
+        )
     pool = ordinary_ids(tokenizer) if token_range is None else torch.arange(*token_range)
     if len(pool) < 2:
         raise ValueError(f"token_range is {token_range}: it must hold at least 2 token ids")
@@ -73,7 +77,7 @@ def repeats(
             else torch.randint(len(pool), (period,), generator=generator)
         )
         block = pool[drawn[:period]]
-        again = block[torch.randperm(period, generator=generator)] if shuffled else block
+        again = block[_cycle(period, generator)] if shuffled else block
         rows.append(torch.cat([block, again]))
     input_ids = torch.stack(rows)
     if start is not None:
@@ -84,15 +88,25 @@ def repeats(
     return Samples.tokens(input_ids, labels=labels, task="shuffled" if shuffled else "repeats", pieces=pieces)
 
 
+def _cycle(n: int, generator: Any) -> list[int]:
+    """A random order in which nothing stays in its place: one step along a random cycle."""
+    import torch
+
+    order = torch.randperm(n, generator=generator).tolist()
+    following = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [following[i] for i in range(n)]
+
+
 def _windows(name: str, scope: Any, n: int, length: int, split: str) -> Samples:
     if n < 1 or length < 2:
         raise ValueError(f"n is {n} and length is {length}: ask for at least 1 sample of at least 2 tokens")
     text = corpus(name, split)
     span = len(text) // n
-    passages = []
-    for start in range(0, span * n, span):
-        start = text.index("\n", start) + 1 if start else 0
-        passages.append(text[start : min(start + length * CHARACTERS_PER_TOKEN, (start // span + 1) * span)])
+    starts = [text.index("\n", k * span) + 1 if k else 0 for k in range(n)]
+    ends = [*starts[1:], len(text)]
+    passages = [text[a : min(b, a + length * CHARACTERS_PER_TOKEN)] for a, b in zip(starts, ends, strict=True)]
+    if not all(passages):
+        raise ValueError(f"{n} passages do not fit into the {split} split of {name}, which has fewer lines: ask for fewer")
     samples = tokenize(passages, scope, task=name, max_length=length)
     shortest = int(samples.lengths.min())
     if shortest < length:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,13 +59,16 @@ class Samples:
                 f"input_ids has shape {tuple(input_ids.shape)} and dtype {input_ids.dtype}: "
                 "give integer token ids (n, T) with n, T >= 1"
             )
+        input_ids = input_ids.long().clone()  # the samples must not change with the caller's tensor
         n = len(input_ids)
-        mask = torch.ones_like(input_ids) if attention_mask is None else torch.as_tensor(attention_mask).to(input_ids.dtype)
-        labels = None if labels is None else torch.as_tensor(labels)
+        mask = torch.ones_like(input_ids) if attention_mask is None else torch.as_tensor(attention_mask).long().clone()
+        labels = None if labels is None else torch.as_tensor(labels).clone()
         if mask.shape != input_ids.shape:
             raise ValueError(
                 f"attention_mask has shape {tuple(mask.shape)}, input_ids {tuple(input_ids.shape)}: they must be the same"
             )
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            raise ValueError(f"attention_mask holds {mask.unique().tolist()[:5]}: give 1 for a token and 0 for padding")
         if labels is not None and labels.shape not in (input_ids.shape, (n,)):
             raise ValueError(
                 f"labels has shape {tuple(labels.shape)}, input_ids {tuple(input_ids.shape)}: give one label per token or per row"
@@ -163,11 +167,8 @@ class Samples:
         pieces = self.pieces[i] or tuple(map(str, self.input_ids[i].tolist()))
         return [piece if seen else "" for piece, seen in zip(pieces, self.attention_mask[i].tolist(), strict=True)]
 
-    def __getitem__(self, rows: slice | Sequence[int] | int) -> Samples:
-        every = range(len(self))
-        index = [every[rows]] if isinstance(rows, int) else list(every[rows]) if isinstance(rows, slice) else list(rows)
-        if not index:
-            raise ValueError(f"{rows} selects none of {len(self)} samples")
+    def __getitem__(self, rows: Any) -> Samples:
+        index = _row_numbers(rows, len(self))
 
         def pick(values: tuple) -> tuple:
             return tuple(values[i] for i in index)
@@ -226,6 +227,25 @@ class Samples:
             return f"Samples({rows}; {shapes})"
         low, high = int(self.lengths.min()), int(self.lengths.max())
         return f"Samples({rows}; {low if low == high else f'{low}–{high}'} tokens each)"
+
+
+def _row_numbers(rows: Any, n: int) -> list[int]:
+    """Row numbers from an int, a slice, a sequence of ints, or n booleans; each row at most once."""
+    if isinstance(rows, slice):
+        index = list(range(n)[rows])
+    elif hasattr(rows, "__index__") and not getattr(rows, "ndim", 0):
+        index = [range(n)[operator.index(rows)]]
+    else:
+        values = rows.tolist() if hasattr(rows, "tolist") else list(rows)
+        if values and all(isinstance(value, bool) for value in values):
+            if len(values) != n:
+                raise ValueError(f"{len(values)} booleans choose among {n} samples: give one for each")
+            index = [i for i, chosen in enumerate(values) if chosen]
+        else:
+            index = [range(n)[operator.index(value)] for value in values]
+    if not index:
+        raise ValueError(f"{rows} selects none of {n} samples")
+    return index
 
 
 def _check_unique(ids: Sequence[str]) -> None:

@@ -33,6 +33,8 @@ def tokenize(
     import torch
 
     texts = [texts] if isinstance(texts, str) else list(texts)
+    if max_length is not None and max_length < 1:
+        raise ValueError(f"max_length is {max_length}: keep at least 1 token, or leave it out")
     if not texts:
         raise ValueError("there are no texts: give at least one")
     bad = next((t for t in texts if not isinstance(t, str)), None)

@@ -7,6 +7,7 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from tensorscope_nb.samples import Samples, tokenize
@@ -20,6 +21,8 @@ FORMS = "give texts, a data frame, a Dataset, token ids, a batch, (x, y), or a D
 def as_samples(data: Any, scope: Scope, task: str | None = None, max_length: int | None = None) -> Samples:
     """See :meth:`tensorscope_nb.Scope.samples`."""
     if isinstance(data, Samples):
+        if task is not None or max_length is not None:
+            raise ValueError("these are Samples already: task= and max_length= are for texts and tables")
         return data
     if isinstance(data, torch.utils.data.DataLoader):
         return _joined([_one(batch, scope, task, max_length) for batch in data], task)
@@ -27,6 +30,12 @@ def as_samples(data: Any, scope: Scope, task: str | None = None, max_length: int
 
 
 def _one(data: Any, scope: Scope, task: str | None, max_length: int | None) -> Samples:
+    if isinstance(data, np.ndarray) and data.dtype.kind in "iuf":
+        data = torch.as_tensor(data)
+    elif isinstance(data, np.ndarray) or type(data).__name__ == "Series":
+        data = data.tolist()
+    if max_length is not None and isinstance(data, torch.Tensor | Mapping):
+        raise ValueError("max_length= cuts texts: slice token ids yourself")
     if isinstance(data, torch.Tensor):
         return Samples.tensors(data, task=task) if not scope.anatomy.n_vocab else Samples.tokens(data, task=task)
     if isinstance(data, Mapping):
@@ -40,6 +49,8 @@ def _one(data: Any, scope: Scope, task: str | None, max_length: int | None) -> S
         columns = getattr(data, "column_names", None)
     if columns is not None:
         return _table(data, list(columns), scope, task, max_length)
+    if isinstance(data, list | tuple) and data and all(isinstance(row, list | tuple) for row in data):
+        return _rows_of_ids(data, task)
     if isinstance(data, str | Sequence):
         return tokenize(data, scope, task=task, max_length=max_length)
     raise TypeError(f"samples cannot be made from a {type(data).__name__}: {FORMS}")
@@ -65,6 +76,14 @@ def _table(data: Any, columns: list[str], scope: Scope, task: str | None, max_le
         samples.input_ids, samples.attention_mask, labels, task=task, texts=[t or "" for t in samples.texts],
         pieces=[p or () for p in samples.pieces],
     )  # fmt: skip
+
+
+def _rows_of_ids(rows: Sequence[Sequence[int]], task: str | None) -> Samples:
+    """Token ids as lists of unequal length, padded on the right."""
+    length = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (length - len(row))] for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
+    return Samples.tokens(ids, mask, task=task)
 
 
 def _joined(batches: list[Samples], task: str | None) -> Samples:

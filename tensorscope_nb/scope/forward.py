@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tensorscope_nb.samples import Samples
+import torch
+
+from tensorscope_nb.samples import IGNORED, Samples
 from tensorscope_nb.scope.sites import main_tensor
 from tensorscope_nb.settings import current
 
@@ -19,18 +21,23 @@ def check(samples: Samples, anatomy: Anatomy) -> None:
     """One clear line for what the model cannot take."""
     if not samples.has_tokens:
         return
-    if anatomy.context and samples.input_ids.shape[1] > anatomy.context:
+    width = samples.input_ids.shape[1]
+    if anatomy.context and width > anatomy.context:
+        padding = "" if int(samples.lengths.max()) == width else ", padding included"
         raise ValueError(
-            f"a sample has {int(samples.lengths.max())} tokens and the model's context is {anatomy.context}: "
+            f"the samples are {width} tokens wide{padding}, and the model's context is {anatomy.context}: "
             f"pass max_length={anatomy.context}, or split the texts"
         )
-    ids = samples.input_ids[samples.attention_mask.bool()]
-    low, high = int(ids.min()), int(ids.max())
-    if anatomy.n_vocab and (low < 0 or high >= anatomy.n_vocab):
-        raise ValueError(
-            f"token id {low if low < 0 else high} is outside the model's vocabulary of {anatomy.n_vocab}: "
-            "were the texts tokenized for another model?"
-        )
+    seen = samples.attention_mask.bool()
+    ids = samples.input_ids[seen]
+    labels = samples.token_labels[seen] if anatomy.task in ("causal", "masked") else ids
+    for name, values in (("token id", ids), ("label", labels[labels != IGNORED])):
+        low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+        if anatomy.n_vocab and (low < 0 or high >= anatomy.n_vocab):
+            raise ValueError(
+                f"{name} {low if low < 0 else high} is outside the model's vocabulary of {anatomy.n_vocab}: "
+                "were the texts tokenized for another model?"
+            )
 
 
 def chunks(samples: Samples, anatomy: Anatomy, chunk: int | None, *, patterns: bool = False) -> Iterator[Samples]:
@@ -57,6 +64,9 @@ def _bytes_per_sample(samples: Samples, anatomy: Anatomy, patterns: bool) -> int
 def inputs(samples: Samples, anatomy: Anatomy, device: Any, dtype: Any) -> dict[str, Any]:
     """What the model is called with. Positions count tokens, not padding: with left padding they would be wrong otherwise."""
     given = dict(samples.inputs)
+    if samples.has_tokens and anatomy.n_vocab:  # padding may be an id that the model does not have
+        known = samples.input_ids.clamp(0, anatomy.n_vocab - 1)
+        given["input_ids"] = torch.where(samples.attention_mask.bool(), samples.input_ids, known)
     if samples.has_tokens and anatomy.positions and "position_ids" not in given:
         given["position_ids"] = (samples.attention_mask.cumsum(1) - 1).clamp(min=0)
     moved = {name: value.to(device, dtype if value.is_floating_point() else value.dtype) for name, value in given.items()}
@@ -68,6 +78,19 @@ def call(model: nn.Module, samples: Samples, anatomy: Anatomy) -> Any:
     parameter = next(model.parameters())
     given = inputs(samples, anatomy, parameter.device, parameter.dtype)
     return model(given.pop("x"), **given) if "x" in given else model(**given)
+
+
+def check_output(output: Tensor, samples: Samples, model: nn.Module) -> None:
+    """An output that is not a number is an error that names the sample and its cause."""
+    by_token = samples.has_tokens and output.shape[:2] == samples.attention_mask.shape
+    for i, row in enumerate(output):
+        if not bool((row[samples.attention_mask[i].bool()] if by_token else row).isfinite().all()):
+            raise ValueError(f"the model's output for sample {samples.ids[i]!r} is not finite: {cause_of_nan(model)}")
+
+
+def cause_of_nan(model: nn.Module) -> str:
+    broken = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
+    return f"the parameter {broken[0]} holds NaN or infinity" if broken else "the parameters are finite, its activations overflow"
 
 
 def output_of(model: nn.Module, samples: Samples, anatomy: Anatomy) -> Tensor:

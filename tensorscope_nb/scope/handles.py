@@ -29,7 +29,7 @@ class Handle:
         name = f"{self._name}.{part}"
         if name not in self._scope.anatomy.sites:
             raise AttributeError(self._unknown(part))
-        self._scope.live(name)[...] = value
+        self._scope.write(name, value)
 
     def _unknown(self, part: str) -> str:
         below = [site.removeprefix(f"{self._name}.") for site in self._scope.anatomy.sites if site.startswith(f"{self._name}.")]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import IGNORED, Samples
+from tensorscope_nb.scope.forward import cause_of_nan
 from tensorscope_nb.settings import current
 
 if TYPE_CHECKING:
@@ -134,8 +135,3 @@ def check_finite(losses: Tensor, samples: Samples, model: nn.Module) -> None:
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
         raise ValueError(f"the loss of sample {samples.ids[int(bad[0])]!r} is {float(losses[bad[0]]):g}: {cause_of_nan(model)}")
-
-
-def cause_of_nan(model: nn.Module) -> str:
-    broken = [name for name, p in model.named_parameters() if not bool(p.isfinite().all())]
-    return f"the parameter {broken[0]} holds NaN or infinity" if broken else "the parameters are finite, its activations overflow"

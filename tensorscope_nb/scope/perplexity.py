@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp of the mean loss over all predicted tokens, with a 95 % interval from resampling whole samples."""
+    """exp of the mean loss over all predicted tokens, with a 95 % interval over samples."""
 
     value: float
     ci_low: float

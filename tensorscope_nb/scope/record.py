@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tensorscope_nb.scope.anatomy import Anatomy
 
 Edit = Callable[[Tensor], Tensor]
+PlacedEdit = tuple[str, Point, Edit]
+Location = tuple[str, str]  # module path, and its side
 
 
 class Record(Mapping[str, Tensor]):
@@ -73,6 +75,10 @@ def record(
     values: dict[str, list[Tensor]] = {site: [] for site in points}
     slopes: dict[str, list[Tensor]] = {site: [] for site in points}
     if gradients:
+        if not points:
+            raise ValueError("gradients=True and no sites: name the sites whose gradients you want")
+        if torch.is_inference_mode_enabled():
+            raise ValueError("gradients=True inside torch.inference_mode(): leave that mode first")
         samples = rule.prepared(samples)
     with preserved(model, random_state=not edits), torch.set_grad_enabled(gradients):
         for part in chunks(samples, anatomy, chunk, patterns=patterns):
@@ -91,15 +97,15 @@ def record(
     return Record(samples, joined, {site: torch.cat(parts) for site, parts in slopes.items()} if gradients else {})
 
 
-def edit_points_of(edits: Mapping[str, Edit] | None, anatomy: Anatomy, model: nn.Module) -> dict[str, tuple[Point, Edit]]:
-    """Each edited site with its point and its function; one pattern may name many sites."""
-    found: dict[str, tuple[Point, Edit]] = {}
+def edit_points_of(edits: Mapping[str, Edit] | None, anatomy: Anatomy, model: nn.Module) -> list[PlacedEdit]:
+    """Each edited site with its point and its function, in the order given; one pattern may name many sites."""
+    found: list[PlacedEdit] = []
     for pattern, edit in (edits or {}).items():
         if not callable(edit):
             raise TypeError(
                 f"the edit of {pattern!r} is a {type(edit).__name__}: give a function of the tensor that returns it changed"
             )
-        found |= {site: (point, edit) for site, point in expand(pattern, anatomy, model).items()}
+        found += [(site, point, edit) for site, point in expand(pattern, anatomy, model).items()]
     return found
 
 
@@ -108,7 +114,7 @@ def intercepted(
     model: nn.Module,
     anatomy: Anatomy,
     points: Mapping[str, Point],
-    edits: Mapping[str, tuple[Point, Edit]],
+    edits: Sequence[PlacedEdit],
     *,
     leaves: bool = False,
 ) -> Iterator[dict[str, Tensor]]:
@@ -118,39 +124,39 @@ def intercepted(
     """
     bases: dict[str, Tensor] = {}
     owner = threading.get_ident()
-    by_place: dict[tuple[str, str], list[str]] = {}
-    every = dict(points) | {site: point for site, (point, _) in edits.items()}
-    for site, point in every.items():
-        by_place.setdefault((point.path, point.side), []).append(site)
+    reads: dict[Location, list[str]] = {}
+    writes: dict[Location, list[PlacedEdit]] = {}
+    for site, point in points.items():
+        reads.setdefault((point.path, point.side), []).append(site)
+    for placed in edits:
+        writes.setdefault((placed[1].path, placed[1].side), []).append(placed)
 
-    def visit(sites: list[str], tensor: Tensor) -> Tensor:
-        for site in sites:
-            if site in edits:
-                tensor = _edited(site, *edits[site], tensor)
+    def visit(place: Location, tensor: Tensor) -> Tensor:
+        for placed in writes.get(place, ()):
+            tensor = _edited(*placed, tensor)
         if leaves and not tensor.requires_grad:
             tensor = tensor.detach().requires_grad_(True)
-        for site in sites:
-            if site in points:
-                bases[site] = tensor
+        for site in reads.get(place, ()):
+            bases[site] = tensor
         return tensor
 
-    def after(sites: list[str]) -> Callable:
+    def after(place: Location) -> Callable:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             if threading.get_ident() != owner:
                 return None
             tensor = main_tensor(output)
-            changed = visit(sites, tensor)
+            changed = visit(place, tensor)
             return None if changed is tensor else with_main_tensor(output, changed)
 
         return hook
 
-    def before(sites: list[str]) -> Callable:
+    def before(place: Location) -> Callable:
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> Any:
             if threading.get_ident() != owner:
                 return None
             name = None if args else next(key for key, value in kwargs.items() if isinstance(value, Tensor))
             tensor = args[0] if name is None else kwargs[name]
-            changed = visit(sites, tensor)
+            changed = visit(place, tensor)
             if changed is tensor:
                 return None
             return ((changed, *args[1:]), kwargs) if name is None else (args, kwargs | {name: changed})
@@ -158,14 +164,14 @@ def intercepted(
         return hook
 
     with ExitStack() as stack:
-        if any(point.tapped for point in every.values()):
+        if any(point.tapped for point in points.values()) or any(point.tapped for _, point, _ in edits):
             stack.enter_context(tapped(model, anatomy))
-        for (path, side), sites in by_place.items():
-            module = model.get_submodule(path)
+        for place in dict.fromkeys([*reads, *writes]):
+            module = model.get_submodule(place[0])
             handle = (
-                module.register_forward_hook(after(sites))
-                if side == "output"
-                else module.register_forward_pre_hook(before(sites), with_kwargs=True)
+                module.register_forward_hook(after(place))
+                if place[1] == "output"
+                else module.register_forward_pre_hook(before(place), with_kwargs=True)
             )
             stack.callback(handle.remove)
         yield bases

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 
 from tensorscope_nb.errors import UnsupportedModel
-from tensorscope_nb.numerics import bootstrap_ratio
+from tensorscope_nb.numerics import ratio_interval
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.anatomy import Anatomy
 from tensorscope_nb.scope.coerce import as_samples
@@ -19,10 +19,9 @@ from tensorscope_nb.scope.handles import Layers
 from tensorscope_nb.scope.loss import CustomLoss, LossRule, check_finite
 from tensorscope_nb.scope.perplexity import Perplexity
 from tensorscope_nb.scope.record import Edit, Record, edit_points_of, intercepted, record
-from tensorscope_nb.scope.sites import TAPPED
+from tensorscope_nb.scope.sites import TAPPED, Point
 from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.scope.validate import validated
-from tensorscope_nb.settings import current
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from tensorscope_nb.scope.trace import ScopeTracer
 
 T = TypeVar("T")
+WHOLE = ("embed", "final_norm", "logits")  # sites outside the layers
 
 
 class Scope:
@@ -100,8 +100,8 @@ class Scope:
 
         return torch.cat(self._each(self.rule.prepared(self.samples(samples)), read, edits, chunk)).detach()
 
-    def perplexity(self, samples: Any, *, chunk: int | None = None, seed: int | None = None) -> Perplexity:
-        """exp(Σ loss / Σ predicted tokens), with its token count and an interval from 2,000 resamplings of the samples."""
+    def perplexity(self, samples: Any, *, chunk: int | None = None) -> Perplexity:
+        """exp(Σ loss / Σ predicted tokens), with its token count and a 95 % Student interval over samples (of the log)."""
 
         def read(output: Tensor, part: Samples) -> tuple[Tensor, Tensor]:
             losses, predicted = self.rule.per_token(output, part)
@@ -112,9 +112,10 @@ class Scope:
         total, count = (torch.cat(parts).cpu().numpy() for parts in zip(*pairs, strict=True))
         if not count.sum():
             raise ValueError("no token is predicted: a sample needs at least two tokens and a label")
-        nll = float(total.sum() / count.sum())
-        low, high = bootstrap_ratio(total, count, seed=current().seed if seed is None else seed)
-        return Perplexity(math.exp(nll), math.exp(low), math.exp(high), nll, int(count.sum()))
+        nll, low, high = ratio_interval(total, count)
+        with np.errstate(over="ignore"):  # a broken model's perplexity is infinite; its nll still says how broken
+            value, ci_low, ci_high = (float(np.exp(x)) for x in (nll, low, high))
+        return Perplexity(value, ci_low, ci_high, nll, int(count.sum()))
 
     def trace(self, samples: Any) -> ScopeTracer:
         """Opens an nnsight trace: inside the block the standard sites are live, to be read, written and differentiated.
@@ -155,19 +156,34 @@ class Scope:
         return Layers(self)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("embed", "final_norm", "logits"):
+        if name in WHOLE:
             return self.live(name)
         raise AttributeError(f"Scope has no {name!r}: sites are scope.embed, scope.layers[i], scope.final_norm and scope.logits")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in WHOLE:
+            self.write(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
     def live(self, site: str) -> Tensor:
         """The value at a site of the trace that is running."""
+        tracer, point = self._traced(site)
+        return tracer.read(site, point)
+
+    def write(self, site: str, value: Any) -> None:
+        """Replaces the value at a site of the trace that is running."""
+        tracer, point = self._traced(site)
+        tracer.write(point, value)
+
+    def _traced(self, site: str) -> tuple[ScopeTracer, Point]:
         if self.tracer is None:
             raise ValueError(f"{site} is live only inside `with scope.trace(...)`: to read it for many samples use scope.record")
         if site not in self.anatomy.sites:
             raise LookupError(
                 f"the model has no site {site!r}: {self.anatomy.missing_sites.get(site, 'it is not in its family')}"
             )
-        return self.tracer.live(self.anatomy.sites[site])
+        return self.tracer, self.anatomy.sites[site]
 
     def require_patterns(self) -> None:
         """Raises where the model has no attention patterns that can be read."""
@@ -200,4 +216,4 @@ class Scope:
         return f"Scope({self.name}: {self.anatomy.summary()})"
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), "embed", "final_norm", "logits"]
+        return [*super().__dir__(), *WHOLE]

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from threading import RLock
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 if TYPE_CHECKING:
     from torch import nn
 
 _locks: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 _guard = RLock()
+_running: WeakSet[nn.Module] = WeakSet()
 
 
 def lock_of(model: nn.Module) -> RLock:
@@ -28,7 +29,7 @@ def preserved(model: nn.Module, *, random_state: bool = True) -> Iterator[None]:
     Where the user's own code runs inside (an edit, a trace), pass ``random_state=False``: the numbers it draws are its
     own, and must be others the next time.
     """
-    with lock_of(model), _random_state() if random_state else nullcontext():
+    with lock_of(model), _alone(model), _random_state() if random_state else nullcontext():
         training = {module: module.training for module in model.modules()}
         parameters = list(model.parameters())
         gradients = [p.grad for p in parameters]
@@ -44,6 +45,20 @@ def preserved(model: nn.Module, *, random_state: bool = True) -> Iterator[None]:
             for p, gradient, want in zip(parameters, gradients, wanted, strict=True):
                 p.requires_grad_(want)
                 p.grad = gradient
+
+
+@contextmanager
+def _alone(model: nn.Module) -> Iterator[None]:
+    """Inside a trace or an edit the same thread holds the lock already, and the model is in the middle of a run."""
+    if model in _running:
+        raise ValueError(
+            "the model is in the middle of a run: no record, losses, recipe or trace of it inside a trace or an edit"
+        )
+    _running.add(model)
+    try:
+        yield
+    finally:
+        _running.discard(model)
 
 
 @contextmanager

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from nnsight.intervention.envoy import Envoy
-from nnsight.intervention.eproperty import eproperty
-from nnsight.intervention.interleaver import Interleaver
 from nnsight.intervention.source import STATE
 from nnsight.intervention.tracer import InterleavingTracer
 from torch import Tensor, nn
 
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import check, inputs
-from tensorscope_nb.scope.sites import Point, main_tensor, with_main_tensor
+from tensorscope_nb.scope.place import Place, Reads
+from tensorscope_nb.scope.sites import Point
 from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.scope.tap import tapped
 
@@ -35,6 +34,7 @@ class ScopeTracer(InterleavingTracer):
         by_position = [given.pop("x")] if "x" in given else []
         super().__init__(None, "__call__", *by_position, **given)
         self.scope = scope
+        self.reads: dict[str, list[Reads]] = {}
 
     def execute(self, code: CodeType) -> None:
         scope, model = self.scope, self.scope.model
@@ -49,57 +49,25 @@ class ScopeTracer(InterleavingTracer):
             scope.tracer = self
             stack.callback(setattr, scope, "tracer", None)
             super().execute(code)
+        for site, reads in self.reads.items():
+            if any(read.written_too_late for read in reads):
+                text = f"{site} was written after the model had run past it, which changes nothing: write before later sites"
+                warnings.warn(text, stacklevel=4)
 
-    def live(self, point: Point) -> Tensor:
+    def read(self, site: str, point: Point) -> Tensor:
         """The value at a point, where the model has come to it; what is written into it the model goes on with."""
-        place = Place(f"model.{point.path}".rstrip("."), self.envoy.interleaver, point)
-        return place.input if point.side == "input" else place.output
+        reads = self._place(point).reads(point.side)
+        seen = self.reads.setdefault(site, [])
+        if not any(reads is known for known in seen):
+            seen.append(reads)
+        return reads.take()
 
+    def write(self, point: Point, value: Any) -> None:
+        """Replaces the value at a point; what was read of it before stays as it was."""
+        self._place(point).write(point.side, value)
 
-class Place:
-    """One point of the model as nnsight serves it: read as a view that is part of the graph, written back as a whole.
-
-    The view is a copy on the way of the value, so that its gradient is its own and writing into it is safe in a
-    backward.
-    """
-
-    def __init__(self, path: str, interleaver: Interleaver, point: Point) -> None:
-        self.path = path
-        self.interleaver = interleaver
-        self.point = point
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Place) and (self.path, self.point) == (other.path, other.point)
-
-    @eproperty(key="output")
-    def output(self, value: Any) -> Tensor:
-        return self.point.seen(main_tensor(value)).clone()
-
-    @output.transform  # type: ignore[no-redef]
-    def output(self, view: Tensor, raw: Any) -> Any:
-        return with_main_tensor(raw, self._written(main_tensor(raw), view))
-
-    @eproperty(key="input")
-    def input(self, value: Any) -> Tensor:
-        args, kwargs = value
-        return self.point.seen(args[0] if args else kwargs[_first_tensor(kwargs)]).clone()
-
-    @input.transform  # type: ignore[no-redef]
-    def input(self, view: Tensor, raw: Any) -> Any:
-        args, kwargs = raw
-        if args:
-            return (self._written(args[0], view), *args[1:]), kwargs
-        name = _first_tensor(kwargs)
-        return args, kwargs | {name: self._written(kwargs[name], view)}
-
-    def _written(self, base: Tensor, view: Tensor) -> Tensor:
-        new = base.clone()
-        self.point.seen(new).copy_(view)
-        return new
-
-
-def _first_tensor(kwargs: dict[str, Any]) -> str:
-    return next(name for name, value in kwargs.items() if isinstance(value, Tensor))
+    def _place(self, point: Point) -> Place:
+        return Place(f"model.{point.path}".rstrip("."), self.envoy.interleaver, point)
 
 
 def _wrapped(model: nn.Module) -> set[nn.Module]:

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import output_of
-from tensorscope_nb.scope.loss import cause_of_nan
+from tensorscope_nb.scope.forward import cause_of_nan, output_of
 from tensorscope_nb.scope.record import intercepted
 from tensorscope_nb.scope.sites import TAPPED, Point
 from tensorscope_nb.scope.state import preserved
@@ -38,7 +37,7 @@ def validated(model: nn.Module, anatomy: Anatomy) -> Anatomy:
             raise ValueError(f"the model's output is not finite: {cause_of_nan(model)}")
         extra = {f"values of {i}": Point(anatomy.module(i, "V")) for i in range(anatomy.n_layers)}
         try:
-            with intercepted(model, anatomy, anatomy.sites | extra, {}) as bases:
+            with intercepted(model, anatomy, anatomy.sites | extra, []) as bases:
                 output = output_of(model, samples, anatomy)
         except UnsupportedModel as error:
             return anatomy.without({site: str(error) for site, point in anatomy.sites.items() if point.tapped})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import chunks, output_of
+from tensorscope_nb.scope.forward import check_output, chunks, output_of
 from tensorscope_nb.scope.record import intercepted
 from tensorscope_nb.scope.sites import Point, expand
 from tensorscope_nb.scope.state import preserved
@@ -60,11 +60,11 @@ def sweep(
     patterns = [need for reducer in reducers for need in reducer.needs]
     points = expand(patterns, scope.anatomy, scope.model) if patterns else {}
     tapped = any(point.tapped for point in points.values())
-    with preserved(scope.model), torch.no_grad(), intercepted(scope.model, scope.anatomy, points, {}) as bases:
+    with preserved(scope.model), torch.no_grad(), intercepted(scope.model, scope.anatomy, points, []) as bases:
         parts = list(chunks(samples, scope.anatomy, chunk, patterns=tapped))
         with bar(len(parts), label, progress) as done:
             for part in parts:
-                output_of(scope.model, part, scope.anatomy)
+                check_output(output_of(scope.model, part, scope.anatomy), part, scope.model)
                 seen = Chunk(part, points, bases)
                 for reducer in reducers:
                     reducer.update(seen)

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tensorscope_nb.numerics import bootstrap_ratio, t_interval
+from tensorscope_nb.numerics import ratio_interval, t_interval
 
 
 @given(st.integers(2, 12), st.integers(0, 10_000))
@@ -30,15 +30,17 @@ def test_t_interval_covers():
     assert 0.94 < ((low <= 0) & (high >= 0)).mean() < 0.96
 
 
-def test_bootstrap_ratio_covers_and_is_seeded():
-    """A ratio of sums over 40 units of unequal size, true value 2."""
+def test_ratio_interval_covers_also_with_few_units():
+    """A ratio of sums over units of unequal size, true value 2."""
     rng = np.random.default_rng(1)
-    hits = 0
-    for _ in range(200):
-        weight = rng.integers(1, 20, 40).astype(float)
-        low, high = bootstrap_ratio(2 * weight + rng.normal(0, np.sqrt(weight)), weight, n_resamples=400)
-        hits += low <= 2 <= high
-    assert 0.88 <= hits / 200 <= 0.99
-    a, b = np.arange(1.0, 9), np.ones(8)
-    assert bootstrap_ratio(a, b, seed=3) == bootstrap_ratio(a, b, seed=3) != bootstrap_ratio(a, b, seed=4)
-    assert np.isnan(bootstrap_ratio(a[:1], b[:1])).all()
+    for n in (3, 8, 40):
+        hits = 0
+        for _ in range(1500):
+            weight = rng.integers(10, 20, n).astype(float)
+            ratio, low, high = ratio_interval(2 * weight + rng.normal(0, np.sqrt(weight)), weight)
+            assert low <= ratio <= high
+            hits += low <= 2 <= high
+        assert 0.93 < hits / 1500 < 0.97
+    assert np.isnan(ratio_interval(np.ones(1), np.ones(1))[1])
+    equal = np.random.default_rng(0).normal(1, 1, 9)
+    assert np.allclose(ratio_interval(equal, np.ones(9)), [x.item() for x in t_interval(equal)])

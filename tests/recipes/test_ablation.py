@@ -155,3 +155,24 @@ def test_one_sample_has_no_interval(scope):
 def test_bad_options_are_one_clear_line(scope, options, says):
     with pytest.raises(ValueError, match=says):
         ts.recipes.ablation(scope, IDS[:1], **options)
+
+
+@pytest.mark.parametrize("method", ["mean", "resample", "zero"])
+def test_the_side_of_the_padding_changes_nothing(scope, method):
+    lengths, width = [12, 5, 9, 7], 14
+    right = ts.Samples.tokens(*padded(lengths, width, lambda row, extra: row + [0] * extra))
+    left = ts.Samples.tokens(*padded(lengths, width, lambda row, extra: [0] * extra + row))
+    found = [ts.recipes.ablation(scope, s, method=method)["loss_increase"] for s in (right, left)]
+    assert np.allclose(*found, atol=2e-5) and np.abs(found[0]).max() > 0.01
+
+
+def padded(lengths, width, pad):
+    rows = torch.randint(1, 50, (len(lengths), width), generator=torch.Generator().manual_seed(5)).tolist()
+    ids = torch.tensor([pad(row[:n], width - n) for row, n in zip(rows, lengths)])
+    return ids, torch.tensor([pad([1] * n, width - n) for n in lengths])
+
+
+def test_a_chunk_larger_than_the_default(scope):
+    ids = torch.randint(50, (70, 6), generator=torch.Generator().manual_seed(2))
+    large = ts.recipes.ablation(scope, ids, method="resample", chunk=70)["loss_increase"]
+    assert np.allclose(large, ts.recipes.ablation(scope, ids, method="resample", chunk=9)["loss_increase"], atol=1e-5)

@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -96,7 +97,7 @@ def test_repeats_without_a_tokenizer():
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda s: ts.datasets.shakespeare(s, n=5000, length=64), ValueError, "5000 passages of 64 tokens do not fit into the test split"),
+        (lambda s: ts.datasets.shakespeare(s, n=5000, length=64), ValueError, "5000 passages do not fit into the test split of shakespeare"),
         (lambda s: ts.datasets.shakespeare(s, split="dev"), ValueError, "use 'train' or 'test'"),
         (lambda s: ts.datasets.maths(s, n=201), ValueError, "there are 200 problems"),
         (lambda s: ts.datasets.repeats(s, period=0), ValueError, "period is 0: a block needs at least 2 tokens"),
@@ -114,3 +115,58 @@ def test_bad_input_is_one_clear_line(scope, call, error, says):
     with pytest.raises(error, match=says) as caught:
         call(scope)
     assert "\n" not in str(caught.value)
+
+
+def test_rows_are_chosen_by_any_kind_of_index(scope):
+    samples = ts.datasets.shakespeare(scope, n=4, length=8)
+    for rows in (
+        [True, False, True, False],
+        torch.tensor([True, False, True, False]),
+        np.array([0, 2]),
+        torch.tensor([0, 2]),
+        [0, 2],
+        slice(0, 4, 2),
+    ):
+        chosen = samples[rows]
+        assert chosen.ids == ("shakespeare-0", "shakespeare-2") and torch.equal(chosen.input_ids, samples.input_ids[[0, 2]])
+    assert samples[np.int64(-1)].ids == ("shakespeare-3",)
+    with pytest.raises(ValueError, match="2 booleans choose among 4 samples"):
+        samples[[True, False]]
+
+
+def test_samples_do_not_share_memory_with_what_they_were_made_of():
+    ids = torch.arange(1, 9).reshape(2, 4).int()
+    samples = ts.Samples.tokens(ids)
+    ids.zero_()
+    assert samples.input_ids.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]] and samples.input_ids.dtype == torch.int64
+
+
+def test_ids_as_lists_and_arrays(scope):
+    lists = scope.samples([[5, 6, 7], [8, 9]])
+    assert lists.lengths.tolist() == [3, 2] and torch.equal(scope.samples(np.array([[5, 6, 7]])).input_ids, lists.input_ids[:1])
+    assert scope.samples(pd.Series(["one", "two"])).texts == ("one", "two")
+
+
+def test_padding_may_be_an_id_that_the_model_does_not_have():
+    scope = ts.Scope(random_gpt2())
+    ids = torch.tensor([[5, 6, 7, -100], [8, 9, 3, 4]])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
+    assert torch.allclose(scope.losses(ts.Samples.tokens(ids, mask))[0], scope.losses(ids[:1, :3])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda s: ts.Samples.tokens(torch.ones(1, 3).long(), torch.tensor([[2, 2, 1]])), "give 1 for a token and 0 for padding"),
+        (lambda s: s.losses(ts.Samples.tokens(torch.ones(1, 3).long(), labels=torch.tensor([[1, 700, 1]]))), "label 700 is outside"),
+        (lambda s: s.samples("a text", max_length=0), "max_length is 0: keep at least 1 token"),
+        (lambda s: s.samples(s.samples("a text"), max_length=3), "these are Samples already"),
+        (lambda s: s.samples(torch.ones(1, 3).long(), max_length=2), "max_length= cuts texts"),
+        (lambda s: ts.Samples.tensors(torch.zeros(0, 3)), "at least 1"),
+        (lambda s: ts.Samples.tensors(torch.zeros(2, 3), torch.zeros(3)), "give one target per row"),
+        (lambda s: ts.Samples.tensors(torch.zeros(2, 3)) + s.samples("a"), "do not join"),
+    ],
+)  # fmt: skip
+def test_more_bad_input_is_one_clear_line(scope, make, says):
+    with pytest.raises(ValueError, match=says):
+        make(scope)

@@ -73,3 +73,10 @@ def test_a_loss_that_is_not_a_number_is_an_error():
         ValueError, match=r"the loss of sample 'samples-0' is nan: the parameter transformer\.wte.weight holds NaN or infinity"
     ):
         scope.losses(IDS)
+
+
+def test_the_perplexity_of_a_broken_model_is_infinite_and_its_nll_is_kept():
+    model = random_gpt2()
+    model.transformer.ln_f.weight.data *= 1e4
+    found = ts.Scope(model).perplexity(IDS)
+    assert found.value == math.inf and 1000 < found.nll < math.inf

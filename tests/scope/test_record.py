@@ -135,7 +135,7 @@ def test_module_paths_and_globs(scope):
         (lambda s: s.record([], "logits"), ValueError, "there are no texts"),
         (lambda s: s.record(torch.zeros(0, 4, dtype=torch.long), "logits"), ValueError, r"shape \(0, 4\)"),
         (lambda s: s.record(["a text"], "logits"), TypeError, "has no tokenizer: pass token ids"),
-        (lambda s: s.record(torch.zeros(2, 25, dtype=torch.long), "logits"), ValueError, "a sample has 25 tokens and the model's context is 24"),
+        (lambda s: s.record(torch.zeros(2, 25, dtype=torch.long), "logits"), ValueError, "the samples are 25 tokens wide, and the model's context is 24"),
         (lambda s: s.record(torch.full((1, 4), 50), "logits"), ValueError, "token id 50 is outside the model's vocabulary of 50"),
         (lambda s: s.record(torch.full((1, 4), -1), "logits"), ValueError, "token id -1 is outside"),
         (lambda s: s.record(3.5, "logits"), TypeError, "samples cannot be made from a float"),
@@ -146,6 +146,27 @@ def test_bad_input_is_one_clear_line(scope, call, error, says):
     with pytest.raises(error, match=says) as caught:
         call(scope)
     assert "\n" not in str(caught.value)
+
+
+def test_edits_of_one_site_follow_one_another(scope):
+    record = scope.record(
+        IDS, "layers.0.mlp.out", edits={"layers.0.mlp.out": lambda x: x * 0, "layers.*.mlp.out": lambda x: x + 1}
+    )
+    assert torch.equal(record["layers.0.mlp.out"], torch.ones_like(record["layers.0.mlp.out"]))
+
+
+@pytest.mark.parametrize("read", ["layers.0.mlp.out", "transformer.h.0.mlp"])
+def test_edits_under_two_names_of_one_place_keep_their_order(scope, read):
+    plain = scope.record(IDS, read)[read]
+    edits = {"transformer.h.0.mlp": lambda x: x * 2, "layers.0.mlp.out": lambda x: x + 1}
+    assert torch.allclose(scope.record(IDS, read, edits=edits)[read], plain * 2 + 1, atol=1e-5)
+
+
+def test_gradients_need_sites_and_a_graph(scope):
+    with pytest.raises(ValueError, match="gradients=True and no sites"):
+        scope.record(IDS, [], gradients=True)
+    with torch.inference_mode(), pytest.raises(ValueError, match=r"inside torch\.inference_mode"):
+        scope.record(IDS, "logits", gradients=True)
 
 
 def test_memory_is_said_before_it_is_gone(scope):

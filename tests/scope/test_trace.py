@@ -111,3 +111,54 @@ def test_an_error_in_the_block_reaches_the_user_and_the_next_trace_works(scope):
     with scope.trace(IDS):
         logits = scope.logits.save()
     assert torch.allclose(logits, scope.record(IDS, "logits")["logits"], atol=1e-5)
+
+
+def test_what_was_saved_stays_as_it_was(scope):
+    clean = scope.record(IDS, "layers.0.attn.z")["layers.0.attn.z"]
+    with scope.trace(IDS):
+        saved = scope.layers[0].attn.z.save()
+        scope.layers[0].attn.z[:, :, 0] = 0
+        zeroed = scope.layers[0].attn.z.save()
+        scope.layers[0].attn.z = saved * 0
+        logits = scope.logits.save()
+    assert torch.allclose(saved, clean, atol=1e-5)
+    assert torch.equal(zeroed[:, :, 1:], saved[:, :, 1:]) and not zeroed[:, :, 0].any()
+    assert torch.allclose(logits, scope.record(IDS, "logits", edits={"layers.0.attn.z": lambda z: z * 0})["logits"], atol=1e-5)
+
+
+def test_several_writes_and_reads_of_one_site_add_up(scope):
+    def edit(z):
+        z[:, :, 0] = 0
+        z[:, :, 1] += z[:, :, 2]
+        return z
+
+    with scope.trace(IDS):
+        scope.layers[0].attn.z[:, :, 0] = 0
+        scope.layers[0].attn.z[:, :, 1] += scope.layers[0].attn.z[:, :, 2]
+        logits = scope.logits.save()
+    assert torch.allclose(logits, scope.record(IDS, "logits", edits={"layers.0.attn.z": edit})["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("site", ["embed", "final_norm", "logits"])
+def test_the_sites_outside_the_layers_can_be_written(scope, site):
+    with scope.trace(IDS) as tracer:
+        setattr(scope, site, getattr(scope, site) * 0.5)
+        logits = tracer.result.logits.save()
+    assert torch.allclose(logits, scope.record(IDS, "logits", edits={site: lambda x: x * 0.5})["logits"], atol=1e-5)
+    with pytest.raises(ValueError, match="live only inside"):
+        getattr(scope, site)
+
+
+def test_a_write_that_comes_too_late_is_said(scope):
+    with pytest.warns(UserWarning, match=r"layers\.0\.attn\.z was written after the model had run past it"), scope.trace(IDS):
+        z = scope.layers[0].attn.z
+        scope.layers[1].resid_post.save()
+        z[...] = 0
+
+
+def test_the_model_is_not_run_inside_its_own_run(scope):
+    with pytest.raises(Exception, match="the model is in the middle of a run"), scope.trace(IDS):
+        scope.losses(IDS)
+    with pytest.raises(ValueError, match="the model is in the middle of a run"):
+        scope.record(IDS, "logits", edits={"layers.0.attn.z": lambda z: z * scope.losses(IDS).mean()})
+    assert scope.losses(IDS).isfinite().all()
