@@ -37,18 +37,18 @@ class Means:
     def __init__(self, needs: tuple[str, ...]) -> None:
         self.needs = needs
         self.totals: dict[str, Tensor] = {}
-        self.n_tokens = 0
+        self.n_tokens: dict[str, int] = {}
 
     def update(self, chunk: Chunk) -> None:
-        seen = chunk.samples.attention_mask.bool()
-        self.n_tokens += int(seen.sum())
         for site in self.needs:
             value = chunk.site(site)
+            seen = chunk.samples.seen(value.shape[1])
+            self.n_tokens[site] = self.n_tokens.get(site, 0) + int(seen.sum())
             total = value[seen.to(value.device)].double().sum(0)
             self.totals[site] = self.totals.get(site, torch.zeros_like(total)) + total
 
     def result(self) -> dict[str, Tensor]:
-        return {site: total / self.n_tokens for site, total in self.totals.items()}
+        return {site: total / self.n_tokens[site] for site, total in self.totals.items()}
 
 
 @recipe(
@@ -93,6 +93,8 @@ def ablation(
         raise ValueError(f"units is {units!r}: choose among {', '.join(SITES)}")
     if method not in ("mean", "resample", "zero"):
         raise ValueError(f"method is {method!r}: choose 'mean', 'resample' or 'zero'")
+    if units == "head":
+        scope.anatomy.require_heads()
     samples = scope.samples(samples)
     if method == "resample" and len(samples) < 2:
         raise ValueError("method is 'resample' and there is 1 sample: resampling takes values from another one, give at least 2")
@@ -168,22 +170,22 @@ def _stand_ins(
     if method == "mean":
         return dict(means)
     given = samples[donors]
-    columns, known = _same_position(part, given)
     rows = torch.arange(len(part))[:, None]
     found = {}
     for site, value in scope.record(given, list(sites), chunk=len(part)).items():
+        columns, known = _same_position(part.seen(value.shape[1]), given.seen(value.shape[1]))
         aligned = value[rows.to(value.device), columns.to(value.device)]
         seen = known.to(value.device).reshape(*known.shape, *[1] * (value.ndim - 2))
         found[site] = torch.where(seen, aligned, means[site].to(value.dtype))
     return found
 
 
-def _same_position(part: Samples, given: Samples) -> tuple[Tensor, Tensor]:
-    """For each position of ``part`` the column of ``given`` that holds the token as far from its start, and if there is one."""
-    place = part.attention_mask.cumsum(1) - 1
-    start = given.attention_mask.argmax(1, keepdim=True)
-    known = (place >= 0) & (place < given.lengths[:, None])
-    return (place + start).clamp(0, given.input_ids.shape[1] - 1), known
+def _same_position(part: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+    """For each position of ``part`` the column of ``given`` that is as far from its start, and if there is one; both (n, T)."""
+    place = part.cumsum(1) - 1
+    start = given.int().argmax(1, keepdim=True)
+    known = (place >= 0) & (place < given.sum(1, keepdim=True))
+    return (place + start).clamp(0, given.shape[1] - 1), known
 
 
 def _edits(places: Mapping[str, int | None], stand_ins: Mapping[str, Tensor]) -> dict[str, Edit]:

@@ -27,8 +27,7 @@ class Patterns:
 
     def update(self, chunk: Chunk) -> None:
         patterns = np.stack([chunk.site(site).float().cpu().numpy() for site in self.needs], 1)
-        n = patterns.shape[-1]
-        mask = chunk.samples.attention_mask.bool().numpy() if chunk.samples.has_tokens else np.ones((len(patterns), n), bool)
+        mask = chunk.samples.seen(patterns.shape[-1]).numpy()
         self.rows.append(np.where((mask[:, :, None] & mask[:, None, :])[:, None, None], patterns, np.nan))
 
     def result(self) -> np.ndarray:

@@ -62,7 +62,8 @@ class Recipe:
         plain = {n: v for n, v in (defaults | options).items() if isinstance(v, str | int | float | bool | tuple | list | None)}
         versions = {"tensorscope_nb": __version__} | {name: version(name) for name in ("torch", "transformers")}
         return {
-            "recipe": self.name, "source": self.source, "model": scope.name, "weights": fingerprint(scope), "options": plain,
+            "recipe": self.name, "source": self.source, "model": scope.name, "weights": fingerprint(scope),
+            "options": plain, "loss": scope.rule.name,
             "dtype": str(next(scope.model.parameters()).dtype), "seconds": round(seconds, 3),
             "versions": versions, **json.loads(result.attrs.get("tensorscope", "{}")),
         }  # fmt: skip

@@ -143,6 +143,12 @@ class Samples:
         """(n, T), 1 where there is a token."""
         return self.inputs["attention_mask"] if self.has_tokens else self.input_ids
 
+    def seen(self, n_positions: int) -> Tensor:
+        """(n, positions), true where there is something: every position, where the samples are no tokens."""
+        import torch
+
+        return self.attention_mask.bool() if self.has_tokens else torch.ones(len(self), n_positions, dtype=torch.bool)
+
     @property
     def token_labels(self) -> Tensor:
         """(n, T), the token to predict at each position, IGNORED where none is: the tokens themselves by default."""

@@ -37,6 +37,14 @@ class LossRule:
     custom: CustomLoss | None = None
     mask_token: int | None = None
 
+    @property
+    def name(self) -> str:
+        """In words, for the record of a result."""
+        if self.custom is not None:
+            return f"custom: {getattr(self.custom, '__name__', type(self.custom).__name__)}"
+        masked_share = f"masked tokens; where no labels are given {MASKED_SHARE:.0%} of each sample's, by its id and the seed"
+        return {"causal": "next token", "masked": masked_share}.get(self.anatomy.task, "cross-entropy of integer targets")
+
     def prepared(self, samples: Samples) -> Samples:
         """The samples as the loss needs them: with tokens masked, where a masked model is given no labels."""
         if self.custom is not None or self.anatomy.task != "masked" or samples.labels is not None:
