@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from tensorscope_nb.scope.families import Family
-    from tensorscope_nb.scope.sites import Point
+    from tensorscope_nb.scope.point import Point
 
 Task = Literal["causal", "masked", "classes", "none"]
 

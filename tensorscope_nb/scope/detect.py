@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.scope.anatomy import Anatomy, Task
 from tensorscope_nb.scope.families import Family, recognise
-from tensorscope_nb.scope.sites import TAP, TAPPED, Point
+from tensorscope_nb.scope.point import TAP, TAPPED, Point
 
 if TYPE_CHECKING:
     from torch import nn

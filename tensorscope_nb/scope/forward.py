@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tensorscope_nb.samples import IGNORED, Samples
-from tensorscope_nb.scope.sites import main_tensor
+from tensorscope_nb.scope.point import main_tensor
 from tensorscope_nb.settings import current
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from nnsight.intervention.eproperty import eproperty
 from nnsight.intervention.interleaver import Interleaver
 from torch import Tensor
 
-from tensorscope_nb.scope.sites import Point, main_tensor, with_main_tensor
+from tensorscope_nb.scope.point import Point, main_tensor, with_main_tensor
 
 
 class Reads:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import chunks, output_of
 from tensorscope_nb.scope.loss import LossRule
-from tensorscope_nb.scope.sites import Point, expand, main_tensor, with_main_tensor
+from tensorscope_nb.scope.point import Point, main_tensor, with_main_tensor
+from tensorscope_nb.scope.sites import expand
 from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.scope.tap import tapped
 from tensorscope_nb.settings import current

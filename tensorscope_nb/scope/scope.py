@@ -18,8 +18,8 @@ from tensorscope_nb.scope.forward import chunks, output_of
 from tensorscope_nb.scope.handles import Layers
 from tensorscope_nb.scope.loss import CustomLoss, LossRule, check_finite
 from tensorscope_nb.scope.perplexity import Perplexity
+from tensorscope_nb.scope.point import TAPPED, Point
 from tensorscope_nb.scope.record import Edit, Record, edit_points_of, intercepted, record
-from tensorscope_nb.scope.sites import TAPPED, Point
 from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.scope.validate import validated
 

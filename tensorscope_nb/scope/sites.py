@@ -1,50 +1,17 @@
-"""Sites: named places in the model, and the one table that says where each of them lives."""
+"""Sites: named places in the model. From a name, a glob or a module path to the points that it stands for."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tensorscope_nb.scope.point import Point
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from tensorscope_nb.scope.anatomy import Anatomy
-
-TAP = "tap"  # the name under which an attention module carries its site modules while it is tapped
-TAPPED = ("q", "k", "v", "scores", "pattern")
-
-
-@dataclass(frozen=True)
-class Point:
-    """One side of one module, and how a user sees the tensor there."""
-
-    path: str  # "" is the model itself
-    side: Literal["input", "output"] = "output"
-    view: Literal["plain", "heads", "transposed"] = "plain"
-    n_heads: int = 0
-    part: tuple[int, int] = (0, 1)  # (i, n): the i-th of n equal parts of the last axis, for fused projections
-
-    def seen(self, tensor: Tensor) -> Tensor:
-        """The tensor as a user sees it: a view, so that what is written into it is written into ``tensor``."""
-        if self.part[1] > 1:
-            width = tensor.shape[-1] // self.part[1]
-            tensor = tensor.narrow(-1, self.part[0] * width, width)
-        if self.view == "heads":
-            return tensor.unflatten(-1, (self.n_heads, -1))  # (batch, position, head, d_head)
-        if self.view == "transposed":
-            return tensor.transpose(1, 2)  # (batch, head, position, d_head) -> (batch, position, head, d_head)
-        return tensor
-
-    def under(self, module: str, n_heads: int) -> Point:
-        """The same point, its path inside ``module``."""
-        return replace(self, path=f"{module}.{self.path}".rstrip("."), n_heads=n_heads if self.view == "heads" else 0)
-
-    @property
-    def tapped(self) -> bool:
-        return f".{TAP}." in self.path
 
 
 def expand(patterns: str | Sequence[str], anatomy: Anatomy, model: nn.Module) -> dict[str, Point]:
@@ -93,27 +60,3 @@ def _listing(anatomy: Anatomy) -> str:
     whole = [site for site in anatomy.sites if not site.startswith("layers.")]
     last = anatomy.n_layers - 1
     return ", ".join(whole) + (f", layers.0 to layers.{last} with {', '.join(per_layer)}" if per_layer else "")
-
-
-def main_tensor(value: Any) -> Tensor:
-    """The tensor that a module passes on: itself, the first of a tuple, or the logits (else the states) of a model's output."""
-    return value[_place(value)] if _place(value) is not None else value
-
-
-def with_main_tensor(value: Any, tensor: Tensor) -> Any:
-    place = _place(value)
-    if place is None:
-        return tensor
-    if isinstance(value, tuple):
-        return (tensor, *value[1:])
-    changed = copy(value)
-    changed[place] = tensor
-    return changed
-
-
-def _place(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return 0
-    if isinstance(value, Mapping):
-        return next(name for name in ("logits", "last_hidden_state", *value) if name in value)
-    return None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tensorscope_nb.errors import UnsupportedModel
-from tensorscope_nb.scope.sites import TAP, TAPPED
+from tensorscope_nb.scope.point import TAP, TAPPED
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope.anatomy import Anatomy

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import check, inputs
 from tensorscope_nb.scope.place import Place, Reads
-from tensorscope_nb.scope.sites import Point
+from tensorscope_nb.scope.point import Point
 from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.scope.tap import tapped
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import cause_of_nan, output_of
+from tensorscope_nb.scope.point import TAPPED, Point
 from tensorscope_nb.scope.record import intercepted
-from tensorscope_nb.scope.sites import TAPPED, Point
 from tensorscope_nb.scope.state import preserved
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import torch
 
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import check_output, chunks, output_of
+from tensorscope_nb.scope.point import Point
 from tensorscope_nb.scope.record import intercepted
-from tensorscope_nb.scope.sites import Point, expand
+from tensorscope_nb.scope.sites import expand
 from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.settings import current
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import nn
 
-    from tensorscope_nb.scope.sites import Point
+    from tensorscope_nb.scope.point import Point
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tensorscope_nb.scope.families.family import Family, has
-from tensorscope_nb.scope.sites import Point
+from tensorscope_nb.scope.point import Point
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.scope.families.family import Family, has
-from tensorscope_nb.scope.sites import Point
+from tensorscope_nb.scope.point import Point
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tensorscope_nb.scope.families.family import Family, has
-from tensorscope_nb.scope.sites import Point
+from tensorscope_nb.scope.point import Point
 
 
 def recognise(body: Any, model_type: str) -> Family | None:
