@@ -5,6 +5,7 @@ sweep(scope, samples, [reducer, another])      # each has seen every chunk; ask 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -73,8 +74,10 @@ def sweep(
 
 
 def bar(total: int, label: str, progress: bool | None = None) -> Any:
-    """A progress bar that appears where the work takes longer than a second."""
-    from tqdm.auto import tqdm
+    """A progress bar that appears where the work takes longer than a second, and leaves nothing behind."""
+    from tqdm import tqdm
 
     wanted = current().progress if progress is None else progress
-    return tqdm(total=total, desc=label, delay=1, leave=False, disable=not wanted)
+    # in a notebook: text, which a saved file forgets (a closed widget would stay in it as an error), and not on red
+    stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr
+    return tqdm(total=total, desc=label, delay=1, leave=False, disable=not wanted, file=stream, ncols=80)
