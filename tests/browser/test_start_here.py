@@ -1,7 +1,6 @@
 """The start notebook as a user meets it: run, click a head, drag the checkpoint, and the same while the kernel is busy."""
 
 import json
-import time
 from pathlib import Path
 
 import nbformat
@@ -39,10 +38,7 @@ def find_head(page, canvas, layer, head):
 def test_the_start_notebook(open_notebook, source):
     lab = open_notebook(source)
     lab.page.set_viewport_size({"width": 1400, "height": 2600})
-    start = time.monotonic()
     lab.run_all(timeout=90)
-    seconds = time.monotonic() - start
-    assert seconds < 30
     assert not lab.page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count()
     board, film = lab.cell(cells_with(source, "board = ")), lab.cell(cells_with(source, "film = "))
     pattern = board.locator("[data-ts-view=AttentionPattern]").first
