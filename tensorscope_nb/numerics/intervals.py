@@ -31,3 +31,21 @@ def ratio_interval(numerator: Array, denominator: Array, level: float = 0.95) ->
     ratio = float(numerator.sum() / denominator.sum())
     _, low, high = t_interval((numerator - ratio * denominator) / denominator.mean(), level=level)
     return ratio, ratio + float(low), ratio + float(high)
+
+
+def log_t_interval(values: Array, axis: int = 0, level: float = 0.95, least: int = 8) -> tuple[Array, Array, Array]:
+    """Mean m of non-negative values and m exp(± t₍ₙ₋₁₎ s / (m √n)), the Student interval on the log scale by the delta method.
+
+    It stays positive, where masses are skewed; the ends are NaN below ``least`` values.
+    """
+    from scipy.stats import t
+
+    values = np.asarray(values, dtype=np.float64)
+    n = values.shape[axis]
+    mean = values.mean(axis)
+    if n < least:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        half = t.ppf(0.5 + level / 2, n - 1) * values.std(axis, ddof=1) / np.sqrt(n) / mean
+    half = np.where(mean > 0, half, 0.0)
+    return mean, mean * np.exp(-half), mean * np.exp(half)

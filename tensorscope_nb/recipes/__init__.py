@@ -2,7 +2,31 @@
 
 from tensorscope_nb.recipes.ablation import ablation
 from tensorscope_nb.recipes.attention import attention_patterns
+from tensorscope_nb.recipes.fisher import fisher_spectrum, grouped_fisher
+from tensorscope_nb.recipes.health import gradient_health
+from tensorscope_nb.recipes.importance import (
+    Importance,
+    fisher_importance,
+    hybrid_importance,
+    magnitude_importance,
+    taylor_importance,
+)
 from tensorscope_nb.recipes.induction import induction_heads
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
 
-__all__ = ["Recipe", "ablation", "attention_patterns", "catalogue", "induction_heads", "recipe"]
+__all__ = [
+    "Importance",
+    "Recipe",
+    "ablation",
+    "attention_patterns",
+    "catalogue",
+    "fisher_importance",
+    "fisher_spectrum",
+    "gradient_health",
+    "grouped_fisher",
+    "hybrid_importance",
+    "induction_heads",
+    "magnitude_importance",
+    "recipe",
+    "taylor_importance",
+]

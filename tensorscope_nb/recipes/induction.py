@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.numerics import t_interval
 from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.samples import IGNORED, Samples, datasets
-from tensorscope_nb.scope.readout import direct_logit_z, output_weights
+from tensorscope_nb.scope.readout import DirectLogits, output_weights
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep import Chunk, sweep
 
@@ -60,6 +61,7 @@ class RepeatScores:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.needs = ("layers.*.attn.pattern", "layers.*.attn.z")
+        self.logits = DirectLogits(scope.model, scope.anatomy)
         self.rows: dict[str, list[np.ndarray]] = {}
 
     def update(self, chunk: Chunk) -> None:
@@ -85,7 +87,7 @@ class RepeatScores:
         z = chunk.site(f"layers.{layer}.attn.z")[:, :-1]
         written = torch.einsum("nthd,hde->nthe", z, output_weights(model, anatomy, layer))
         following = chunk.samples.input_ids[:, 1:].to(z.device)
-        scores = direct_logit_z(model, anatomy, written, following[..., None].expand(*z.shape[:3]))
+        scores = self.logits.z(written, following[..., None].expand(*z.shape[:3]))
         known = (second[:, :-1] & second[:, 1:]).float().to(z.device)
         return (scores * known[..., None]).sum(1) / known.sum(1)[:, None]
 
@@ -153,8 +155,8 @@ def induction_heads(
     copying stands beside it). With ``samples``: ``[sample, layer, head] prefix_matching_text`` over the positions of each
     text whose token occurred before (NaN where there is none), and ``[sample] n_repeats``, their number.
 
-    Errors: ValueError for a period below 3, or one that does not fit the context. Cost: two forwards of ``n_sequences``
-    short sequences, and one of ``samples``.
+    Errors: UnsupportedModel for a model that predicts no next token; ValueError for a period below 3, or one that does not
+    fit the context. Cost: two forwards of ``n_sequences`` short sequences, and one of ``samples``.
     How to read it: a high score with high copying is an induction head. When not to trust it: a score is what a head
     looks at, not what depends on it (``ablation`` says that), and redundant heads look unimportant one at a time.
 
@@ -164,6 +166,8 @@ def induction_heads(
     (True, False)
     """
     scope.require_patterns()
+    if scope.anatomy.task != "causal":
+        raise UnsupportedModel(f"no next token: {scope.name} is no causal language model with its head; induction is about one")
     if n_sequences < 2:
         raise ValueError(f"n_sequences is {n_sequences}: an interval needs at least 2 sequences")
     longest = (scope.anatomy.context - 1) // 2

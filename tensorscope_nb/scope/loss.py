@@ -74,13 +74,25 @@ class LossRule:
             raise UnsupportedModel(
                 f"no loss per token: the model is no language model ({self.anatomy.family}, {self.anatomy.task})"
             )
-        labels = samples.token_labels.to(output.device)
-        seen = samples.attention_mask.to(output.device).bool()
-        predicted = (labels != IGNORED) & seen
+        labels, predicted = samples.token_labels.to(output.device), self._predicted(samples).to(output.device)
         if self.anatomy.task == "causal":
-            output, labels, predicted = output[:, :-1], labels[:, 1:], predicted[:, 1:] & seen[:, :-1]
+            output, labels = output[:, :-1], labels[:, 1:]
         targets = labels.masked_fill(~predicted, IGNORED)
         return cross_entropy(_wide(output).transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"), predicted
+
+    def n_terms(self, samples: Samples) -> Tensor:
+        """The number of terms that each sample's mean loss is made of (n,): predicted tokens, or 1."""
+        import torch
+
+        if self.custom is not None or self.anatomy.task not in ("causal", "masked"):
+            return torch.ones(len(samples))
+        return self._predicted(samples).sum(1)
+
+    def _predicted(self, samples: Samples) -> Tensor:
+        """Which labels count: (n, T), of a causal model (n, T − 1)."""
+        seen = samples.attention_mask.bool()
+        predicted = (samples.token_labels != IGNORED) & seen
+        return predicted[:, 1:] & seen[:, :-1] if self.anatomy.task == "causal" else predicted
 
     def _classes(self, output: Tensor, samples: Samples) -> Tensor:
         from torch.nn.functional import cross_entropy

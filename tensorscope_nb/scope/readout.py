@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -17,17 +18,24 @@ def output_weights(model: nn.Module, anatomy: Anatomy, layer: int) -> Tensor:
     return stored_in_out.unflatten(0, (anatomy.n_heads, anatomy.d_head))
 
 
-def direct_logit_z(model: nn.Module, anatomy: Anatomy, written: Tensor, targets: Tensor) -> Tensor:
-    """How far the direct logit of ``targets`` stands above the vocabulary, in standard deviations over the vocabulary.
+class DirectLogits:
+    """How far the direct logit of a token stands above the vocabulary, in standard deviations over the vocabulary.
 
-    ``written`` (…, d_model) is what a head wrote, ``targets`` (…) token ids. With u = γ ∘ (written − mean), the logit of
-    token t is w_t · u up to a positive factor (the norm's scale), so z = (w_t − w̄) · u / √(uᵀ C u), C the covariance of
-    the unembedding rows: nothing of the size of the vocabulary is formed per position.
+    With u = γ ∘ (written − mean), the logit of token t is w_t · u up to a positive factor (the norm's scale), so
+    z = (w_t − w̄) · u / √(uᵀ C u), C the covariance of the unembedding rows: nothing of the size of the vocabulary is
+    formed per position.
     """
-    norm = model.get_submodule(anatomy.final_norm)
-    centred = written - written.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else written
-    u = centred.double() * model.get_parameter(f"{anatomy.final_norm}.weight").detach().double()
-    rows = model.get_parameter(f"{anatomy.unembed}.weight").detach().double()
-    rows = rows - rows.mean(0)
-    spread = ((u @ (rows.T @ rows / len(rows))) * u).sum(-1).clamp(min=0).sqrt()
-    return ((rows[targets] * u).sum(-1) / spread).float()
+
+    def __init__(self, model: nn.Module, anatomy: Anatomy) -> None:
+        self.centres = isinstance(model.get_submodule(anatomy.final_norm), nn.LayerNorm)
+        self.gain = model.get_parameter(f"{anatomy.final_norm}.weight").detach().double()
+        rows = model.get_parameter(f"{anatomy.unembed}.weight").detach().double()
+        self.rows = rows - rows.mean(0)
+        self.covariance = self.rows.T @ self.rows / len(rows)
+
+    def z(self, written: Tensor, targets: Tensor) -> Tensor:
+        """For what was written (…, d_model) and the token ids ``targets`` (…)."""
+        centred = written - written.mean(-1, keepdim=True) if self.centres else written
+        u = centred.double() * self.gain
+        spread = ((u @ self.covariance) * u).sum(-1).clamp(min=0).sqrt()
+        return ((self.rows[targets] * u).sum(-1) / spread).float()

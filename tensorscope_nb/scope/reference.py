@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from tensorscope_nb.scope.scope import Scope
 
 
-def per_sample_gradients(scope: Scope, samples: Samples, modules: str | Sequence[str] | None = None) -> dict[str, Tensor]:
-    """See :meth:`tensorscope_nb.Scope.per_sample_gradients`."""
-    chosen = _chosen(scope, modules)
+def per_sample_gradients(
+    scope: Scope, samples: Samples, modules: str | Sequence[str] | None = None, *, parameters: Sequence[str] | None = None
+) -> dict[str, Tensor]:
+    """See :meth:`tensorscope_nb.Scope.per_sample_gradients`; ``parameters`` names them one by one."""
+    chosen = chosen_parameters(scope, modules)
+    if parameters is not None:
+        chosen = {name: chosen[name] for name in parameters}
     samples = scope.rule.prepared(samples)
     check(samples, scope.anatomy)
     found: dict[str, list[Tensor]] = {name: [] for name in chosen}
@@ -34,7 +38,7 @@ def per_sample_gradients(scope: Scope, samples: Samples, modules: str | Sequence
     return {name: torch.stack(rows).detach() for name, rows in found.items()}
 
 
-def _chosen(scope: Scope, modules: str | Sequence[str] | None) -> dict[str, torch.nn.Parameter]:
+def chosen_parameters(scope: Scope, modules: str | Sequence[str] | None) -> dict[str, torch.nn.Parameter]:
     """The trainable parameters of the modules whose paths match; all where nothing is asked."""
     trainable = {name: p for name, p in scope.model.named_parameters() if p.requires_grad}
     if not trainable:

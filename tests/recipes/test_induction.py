@@ -197,3 +197,26 @@ def test_a_model_that_broke_after_it_was_wrapped_gives_no_scores():
     ):
         with pytest.raises(ValueError, match=r"is not finite: the parameter transformer\.wte\.weight holds NaN or infinity"):
             call()
+
+
+def test_a_model_that_predicts_no_next_token_is_refused():
+    from model_zoo import build
+
+    for name in ("bert headless", "bert"):
+        with pytest.raises(ts.UnsupportedModel, match="no next token"):
+            ts.recipes.induction_heads(ts.Scope(build(name)), token_range=(1, 50), period=8)
+
+
+def test_copying_equals_the_full_logits():
+    """z over the whole vocabulary, formed in full: W_U · (the final norm's gain ∘ the centred head output)."""
+    from tensorscope_nb.scope.readout import DirectLogits, output_weights
+
+    scope = ts.Scope(random_gpt2())
+    ids = torch.randint(1, 50, (2, 9), generator=torch.Generator().manual_seed(1))
+    z = scope.record(ids, "layers.1.attn.z")["layers.1.attn.z"]
+    written = torch.einsum("nthd,hde->nthe", z, output_weights(scope.model, scope.anatomy, 1))[:, :-1, 2]
+    logits = (
+        (written - written.mean(-1, keepdim=True)) * scope.model.transformer.ln_f.weight
+    ) @ scope.model.transformer.wte.weight.T
+    expected = (logits.gather(-1, ids[:, 1:, None])[..., 0] - logits.mean(-1)) / logits.std(-1, correction=0)
+    assert torch.allclose(DirectLogits(scope.model, scope.anatomy).z(written, ids[:, 1:]), expected, atol=1e-4)

@@ -212,3 +212,10 @@ def test_per_sample_gradients_of_chosen_modules():
         p.requires_grad_(False)
     with pytest.raises(ValueError, match="all parameters are frozen"):
         scope.per_sample_gradients(IDS)
+
+
+def test_a_tokenizer_of_another_model_is_noticed():
+    with pytest.warns(UserWarning, match="the tokenizer has 512 tokens and the model knows 50: do they belong together"):
+        scope = ts.Scope(random_gpt2(), ts.load("tiny").tokenizer)
+    with pytest.raises(ValueError, match=r"token id \d+ is outside the model's vocabulary of 50"):
+        scope.losses(["The cat sat on the mat"])

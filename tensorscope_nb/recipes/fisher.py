@@ -1,0 +1,170 @@
+"""The empirical Fisher: where its mass sits (by module, layer, head, channel), and its exact spectrum."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from tensorscope_nb.numerics.intervals import log_t_interval
+from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords
+from tensorscope_nb.recipes.groups import ByChannel, ByHead, ByLayer, ByModule
+from tensorscope_nb.recipes.modules import layer_of
+from tensorscope_nb.recipes.recipe import recipe
+from tensorscope_nb.sweep.gradients import Reduction, gradient_sweep
+from tensorscope_nb.sweep.reducers import Gram, Masses
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from tensorscope_nb.scope import Scope
+
+UNIT = "squared gradient of the loss"
+Granularity = Literal["module", "layer", "head", "channel"]
+GROUPS: dict[str, Any] = {"module": ByModule, "layer": ByLayer, "head": ByHead, "channel": ByChannel}
+
+
+@recipe(question="Where does the Fisher information sit?", source="Kunstner et al. 2019, arXiv:1905.12558", needs=("gradients",))
+def grouped_fisher(
+    scope: Scope,
+    samples: Any,
+    *,
+    granularity: Granularity = "module",
+    per_sample: bool = False,
+    reduction: Reduction = "mean",
+    modules: str | list[str] | None = None,
+    chunk: int | None = None,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """The trace of the empirical Fisher over each group of weights, with intervals over samples.
+
+    What it answers: which modules, layers, heads or channels carry the loss's sensitivity on these samples.
+    Equation: q_i = Σ_{k ∈ group} g_ik², g_i the gradient of sample i's mean loss with its own labels; importance = mean_i q_i,
+    variance = their sample variance. This is the empirical Fisher (data labels), not the true one, and never the square of
+    a batch gradient. ``reduction="sum"`` takes each sample's summed loss and divides by all predicted tokens instead of
+    samples: on the scale of the curvature of the mean token loss. Source: Kunstner et al. 2019.
+
+    Result: ``importance, variance, ci_low, ci_high, n_parameters`` on ``[module]``, ``[layer]``, ``[layer, head, block]``
+    (block in Q K V O; where heads share K and V, each head shows the shared mass and ``n_sharing`` says how many share it)
+    or ``[module, channel]`` (the outputs of a projection, the rows of an embedding, the features of a norm; NaN beyond a
+    module's own). With ``per_sample`` also ``importance_by_sample`` with a leading ``sample``. The interval is
+    m exp(± t s / (m √n)), nominal 95 %, NaN below 8 samples; on real models it was measured to cover .86 to .96, missing
+    mostly with the truth above.
+    Errors: UnsupportedModel where the loss or the heads are missing. Cost: one forward and one backward.
+    How to read it: a group's share of the trace. When not to trust it: the scale follows the loss and the parametrisation;
+    compare groups within one model, or ranks.
+
+    >>> import tensorscope_nb as ts
+    >>> scope = ts.load("tiny")
+    >>> fisher = ts.recipes.grouped_fisher(scope, ts.datasets.shakespeare(scope, n=8), granularity="layer")
+    >>> fisher["importance"].dims
+    ('layer',)
+    """
+    samples = scope.samples(samples)
+    if granularity not in GROUPS:
+        raise ValueError(f"granularity is {granularity!r}: choose among {', '.join(GROUPS)}")
+    if granularity == "head":
+        scope.anatomy.require_heads()
+    groups = GROUPS[granularity](scope)
+    masses = Masses(len(samples), groups.of)
+    options: dict[str, Any] = {"reduction": reduction, "modules": modules, "chunk": chunk, "progress": progress}
+    covered = gradient_sweep(scope, samples, [masses], **options, label="Fisher masses")
+    dims, values, sizes, coords = groups.table(masses.values, covered.parameters)
+    values = values * len(samples) / covered.divisor
+    m, low, high = log_t_interval(values)
+    variance = values.var(0, ddof=1) if len(samples) > 1 else np.full_like(m, np.nan)
+    words = "empirical Fisher trace"
+    variables: dict[str, Variable] = {
+        "importance": (dims, m, words, UNIT),
+        "variance": (
+            dims,
+            variance,
+            f"variance of the {words} over samples",
+            UNIT,
+        ),
+        "ci_low": (dims, low, f"{words}, lower end of the 95 % interval", UNIT),
+        "ci_high": (dims, high, f"{words}, upper end of the 95 % interval", UNIT),
+        "n_parameters": (dims, sizes, "weights in the group", "weights"),
+    }
+    if isinstance(groups, ByHead):
+        variables["n_sharing"] = (("block",), groups.sharing(), "heads that share the group's weights", "heads")
+    if per_sample:
+        variables["importance_by_sample"] = (("sample", *dims), values, f"{words}, by sample", UNIT)
+        coords = coords | sample_coords(samples)
+    return dataset(variables, coords, n_used=len(samples), n_available=len(samples), by_reference=covered.by_reference)
+
+
+@recipe(
+    question="How many directions carry the Fisher information?", source="Martens 2014, arXiv:1412.1193", needs=("gradients",)
+)
+def fisher_spectrum(
+    scope: Scope,
+    samples: Any,
+    *,
+    k: int = 5,
+    reduction: Reduction = "mean",
+    modules: str | list[str] | None = None,
+    chunk: int | None = None,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """The eigenvalues of the empirical Fisher of n samples, exactly, whole and layer by layer.
+
+    What it answers: whether the loss's sensitivity lies in few directions, and in which layers.
+    Equation: F = Gᵀ G / n with the per-sample gradients as rows of G; its nonzero eigenvalues are those of the n × n matrix
+    K / n, K[i, j] = ⟨g_i, g_j⟩: all of them, with no iteration, and at most n. ``reduction`` as in ``grouped_fisher``.
+    Source: Martens 2014.
+
+    Result: ``[component] eigenvalue`` (descending; all n), ``[layer, component] layer_eigenvalue``; ``[layer] top_eigenvalue,
+    concentration`` (the k largest over the trace; at least k / n whatever the model), ``effective_rank`` (exp of the
+    entropy of λ / trace), ``trace``; scalars ``spectral_gap`` (λ₁ − λ₂), ``condition_number`` (∞ where n is below the number
+    of weights: F is singular), ``total_concentration``. Layer spectra are those of the diagonal blocks of F, not of F.
+    Errors: UnsupportedModel where the loss is missing; ValueError where the factors do not fit the memory option. Cost: one
+    forward and one backward, and n² inner products.
+    How to read it: a large concentration says that few directions matter for these samples. When not to trust it: with n
+    samples there are n directions at most, so compare at equal n; the top gap says nothing of what can be pruned.
+
+    >>> import tensorscope_nb as ts
+    >>> scope = ts.load("tiny")
+    >>> spectrum = ts.recipes.fisher_spectrum(scope, ts.datasets.shakespeare(scope, n=8))
+    >>> spectrum.sizes["component"], bool((spectrum["eigenvalue"] >= 0).all())
+    (8, True)
+    """
+    samples = scope.samples(samples)
+    n = len(samples)
+    if k < 1:
+        raise ValueError(f"k is {k}: ask for at least 1 eigenvalue")
+    gram = Gram()
+    options: dict[str, Any] = {"reduction": reduction, "modules": modules, "chunk": chunk, "progress": progress}
+    covered = gradient_sweep(scope, samples, [gram], **options, label="Gram matrix")
+    whole = _eigenvalues(sum(gram.values.values()), covered.divisor)
+    layers = sorted({layer for module in gram.values if (layer := layer_of(scope, module)) >= 0})
+    by_layer = np.array(
+        [_eigenvalues(sum(m for name, m in gram.values.items() if layer_of(scope, name) == i), n) for i in layers]
+    )
+    by_layer = by_layer.reshape(len(layers), n)
+    traces = by_layer.sum(1)
+    weights = sum(p.tensor.nelement() for p in covered.parameters)
+    eigenvalue, share = "eigenvalue of the empirical Fisher", "share of the trace"
+    variables: dict[str, Variable] = {
+        "eigenvalue": (("component",), whole, eigenvalue, UNIT),
+        "layer_eigenvalue": (("layer", "component"), by_layer, f"{eigenvalue}, of the layer's block", UNIT),
+        "top_eigenvalue": (("layer",), by_layer[:, 0], f"largest {eigenvalue}", UNIT),
+        "concentration": (("layer",), by_layer[:, :k].sum(1) / traces, f"the {k} largest eigenvalues", share),
+        "effective_rank": (("layer",), [_effective_rank(row) for row in by_layer], "effective rank", "directions"),
+        "trace": (("layer",), traces, "trace of the empirical Fisher", UNIT),
+        "spectral_gap": ((), whole[0] - whole[1] if n > 1 else np.nan, "largest eigenvalue minus the second", UNIT),
+        "condition_number": ((), np.inf if n < weights else whole[0] / whole[-1], "condition number", ""),
+        "total_concentration": ((), whole[:k].sum() / whole.sum(), f"the {k} largest eigenvalues", share),
+    }
+    return dataset(variables, {"layer": layers}, n_used=n, n_available=n, by_reference=covered.by_reference)
+
+
+def _eigenvalues(gram: Any, divisor: float) -> np.ndarray:
+    """Descending; what rounding leaves below zero is zero."""
+    return torch.linalg.eigvalsh(gram / divisor).flip(0).clamp(min=0).numpy()
+
+
+def _effective_rank(eigenvalues: np.ndarray) -> float:
+    p = eigenvalues[eigenvalues > 0] / eigenvalues.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))

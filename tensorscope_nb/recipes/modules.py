@@ -1,0 +1,40 @@
+"""The coordinates of a ``module`` dimension: each module's layer and kind of block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tensorscope_nb.scope import Scope
+
+
+def layer_of(scope: Scope, module: str) -> int:
+    """The layer that a module stands in, −1 outside the layers."""
+    return next((i for i, name in enumerate(scope.anatomy.names) if module == name or module.startswith(f"{name}.")), -1)
+
+
+def block_of(scope: Scope, module: str) -> str:
+    """Q K V O QKV mlp_in mlp_gate mlp_out norm embed unembed other."""
+    anatomy = scope.anatomy
+    kind = type(scope.model.get_submodule(module)).__name__.lower()
+    if "embedding" in kind:
+        return "embed"
+    if module and module == anatomy.unembed:
+        return "unembed"
+    inside = module.removeprefix(f"{anatomy.names[layer]}.") if (layer := layer_of(scope, module)) >= 0 else ""
+    for block, path in anatomy.blocks.items():
+        if inside == path:
+            return block
+    return "norm" if "norm" in kind else "other"
+
+
+def module_coords(scope: Scope, modules: Sequence[str]) -> dict[str, Any]:
+    """Never ``layer`` itself, which a ``[layer]`` variable of the same result would silently replace."""
+    return {
+        "module": np.array(modules, dtype=object),
+        "module_layer": ("module", np.array([layer_of(scope, m) for m in modules])),
+        "module_block": ("module", np.array([block_of(scope, m) for m in modules], dtype=object)),
+    }

@@ -1,0 +1,106 @@
+"""How the gradient of one sample is put together from a module's inputs X and the gradients Δ of its outputs.
+
+Each rule gives, for rows ``a:b`` of a parameter, the gradients of all samples at once: (n, b − a, …). With T positions:
+Linear Δᵀ X, Conv1D (weights are (in, out)) Xᵀ Δ, a convolution Δᵀ unfold(X), an embedding the rows of Δ at its tokens,
+a norm Σ Δ ∘ x̂, a bias Σ Δ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import unfold
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One call of a module: its input and the gradient of its output, first axis sample."""
+
+    x: Tensor
+    delta: Tensor
+
+
+Rule = Callable[[nn.Module, Factors, slice], Tensor]
+
+
+def rule_of(module: nn.Module, name: str) -> Rule | None:
+    """The rule for the parameter ``name`` of a module, or None where there is none here."""
+    from transformers.pytorch_utils import Conv1D
+
+    if isinstance(module, nn.Conv2d):
+        if module.groups > 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
+            return None
+        return {"weight": _convolution, "bias": _channel_bias}.get(name)
+    if type(module) is nn.Embedding and module.max_norm is None:
+        return _embedding if name == "weight" else None
+    if isinstance(module, nn.BatchNorm2d):
+        return {"weight": _batch_norm, "bias": _channel_bias}.get(name)
+    for kind, rules in (
+        (nn.Linear, {"weight": _linear, "bias": _bias}),
+        (Conv1D, {"weight": _conv1d, "bias": _bias}),
+        (nn.LayerNorm, {"weight": _layer_norm, "bias": _bias}),
+    ):
+        if isinstance(module, kind):
+            return rules.get(name)
+    is_rms = type(module).__name__.endswith("RMSNorm") and list(module._parameters) == ["weight"]
+    return _rms_norm if is_rms and name == "weight" else None
+
+
+def _sequence(x: Tensor) -> Tensor:
+    """(n, positions, features), also where there are no positions or several axes of them."""
+    return x.unsqueeze(1) if x.ndim == 2 else x.flatten(1, -2)
+
+
+def _linear(module: nn.Module, f: Factors, rows: slice) -> Tensor:
+    return _sequence(f.delta)[:, :, rows].transpose(1, 2) @ _sequence(f.x)
+
+
+def _conv1d(module: nn.Module, f: Factors, rows: slice) -> Tensor:
+    return _sequence(f.x)[:, :, rows].transpose(1, 2) @ _sequence(f.delta)
+
+
+def _bias(module: nn.Module, f: Factors, rows: slice) -> Tensor:
+    return _sequence(f.delta)[:, :, rows].sum(1)
+
+
+def _layer_norm(module: Any, f: Factors, rows: slice) -> Tensor:
+    normalised = nn.functional.layer_norm(f.x, module.normalized_shape, eps=module.eps)
+    return (_sequence(f.delta) * _sequence(normalised))[:, :, rows].sum(1)
+
+
+def _rms_norm(module: Any, f: Factors, rows: slice) -> Tensor:
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", 0.0))
+    normalised = f.x.float() * torch.rsqrt(f.x.float().pow(2).mean(-1, keepdim=True) + eps)
+    return (_sequence(f.delta) * _sequence(normalised.to(f.delta.dtype)))[:, :, rows].sum(1)
+
+
+def _embedding(module: Any, f: Factors, rows: slice) -> Tensor:
+    n, width = len(f.x), f.delta.shape[-1]
+    tokens, delta = f.x.reshape(n, -1), f.delta.reshape(n, -1, width)
+    start, stop, _ = rows.indices(module.num_embeddings)
+    out = delta.new_zeros(n, stop - start, width)
+    inside = (tokens >= start) & (tokens < stop)
+    if module.padding_idx is not None:  # torch gives that row no gradient
+        inside &= tokens != module.padding_idx
+    sample, position = inside.nonzero(as_tuple=True)
+    return out.index_put_((sample, tokens[sample, position] - start), delta[sample, position], accumulate=True)
+
+
+def _convolution(module: Any, f: Factors, rows: slice) -> Tensor:
+    patches = unfold(f.x, module.kernel_size, module.dilation, module.padding, module.stride)  # (n, in · kernel, places)
+    made = f.delta.flatten(2)[:, rows] @ patches.transpose(1, 2)
+    return made.unflatten(-1, module.weight.shape[1:])
+
+
+def _channel_bias(module: nn.Module, f: Factors, rows: slice) -> Tensor:
+    return f.delta.flatten(2)[:, rows].sum(-1)
+
+
+def _batch_norm(module: Any, f: Factors, rows: slice) -> Tensor:
+    shape = (1, -1, 1, 1)
+    normalised = (f.x - module.running_mean.view(shape)) * torch.rsqrt(module.running_var.view(shape) + module.eps)
+    return (f.delta * normalised).flatten(2)[:, rows].sum(-1)

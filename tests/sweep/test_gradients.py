@@ -1,0 +1,171 @@
+"""The gradient sweep against one backward per sample, for every family, however the data and the tiles are cut."""
+
+import pytest
+import torch
+from model_zoo import CAUSAL, IGNORE_THE_INTERFACE, OTHERS, build
+from tiny_models import random_gpt2
+
+import tensorscope_nb as ts
+from tensorscope_nb.sweep import gradients as engine
+from tensorscope_nb.sweep.gradients import gradient_sweep
+from tensorscope_nb.sweep.reducers import Diagonal, Gram, Sums
+
+IDS = torch.randint(1, 50, (5, 12), generator=torch.Generator().manual_seed(1))
+MODELS = [*CAUSAL, "bert", "bert classifier", "vit", "cnn", "mlp", *IGNORE_THE_INTERFACE]
+assert set(MODELS) | {"bert headless"} == set(CAUSAL) | set(OTHERS) | set(IGNORE_THE_INTERFACE) | {"cnn", "mlp"}
+
+
+def data_for(name):
+    generator = torch.Generator().manual_seed(2)
+    if name == "vit":
+        return ts.Samples.tensors({"pixel_values": torch.rand(5, 3, 8, 8, generator=generator)}, torch.arange(5))
+    if name == "cnn":
+        return ts.Samples.tensors(torch.rand(5, 1, 8, 8, generator=generator), torch.arange(5))
+    if name == "mlp":
+        return ts.Samples.tensors(torch.rand(5, 10, generator=generator), torch.arange(5) % 3)
+    if name == "bert classifier":
+        return ts.Samples.tokens(IDS, labels=torch.arange(5) % 4)
+    if name == "bert":
+        labels = torch.full_like(IDS, -100)
+        labels[:, [2, 5, 7]] = IDS[:, [2, 5, 7]]
+        return ts.Samples.tokens(IDS, labels=labels)
+    mask = torch.ones_like(IDS)
+    mask[3, 7:] = 0
+    return ts.Samples.tokens(IDS, mask)
+
+
+class Keep:
+    """Puts the tiles together again."""
+
+    pairwise = False
+
+    def __init__(self, n):
+        self.n, self.found = n, {}
+
+    def tile(self, parameter, rows, gradients, start):
+        whole = self.found.setdefault(parameter.name, torch.full((self.n, *parameter.tensor.shape), torch.nan))
+        whole[start : start + len(gradients), rows] = gradients
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_tiles_put_together_are_the_per_sample_gradients(name, monkeypatch):
+    monkeypatch.setattr(engine, "TILE_BYTES", 2000)  # several tiles for every matrix
+    scope, samples = ts.Scope(build(name)), data_for(name)
+    kept = Keep(5)
+    covered = gradient_sweep(scope, samples, [kept], chunk=2)
+    expected = scope.per_sample_gradients(samples)
+    assert kept.found.keys() == expected.keys()
+    largest = max(float(g.abs().max()) for g in expected.values())
+    for parameter, value in expected.items():
+        assert torch.allclose(kept.found[parameter], value, atol=1e-5 * max(float(value.abs().max()), 1e-2 * largest)), parameter
+    by_one = {"gemma2": 1, "gemma3": 1, "vit": 2}.get(name, 0)  # a scaled embedding; the raw class token and positions
+    assert len(covered.by_reference) == by_one
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox", "bert", "mlp", "cnn"])
+def test_the_gram_matrix_and_its_blocks(name):
+    scope, samples = ts.Scope(build(name)), data_for(name)
+    gram, sums, diagonal = Gram(), Sums(), Diagonal()
+    gradient_sweep(scope, samples, [gram, sums, diagonal], chunk=2)
+    expected = scope.per_sample_gradients(samples)
+    for module in gram.values:
+        flat = torch.cat([g.flatten(1) for n, g in expected.items() if n.rpartition(".")[0] == module], 1).double()
+        k = flat @ flat.T
+        scale = (k.diag()[:, None] * k.diag()[None]).sqrt().clamp(min=1e-12)
+        assert ((gram.values[module] - k).abs() / scale).max() < 1e-5
+    for parameter, g in expected.items():
+        assert torch.allclose(sums.totals[parameter].float(), g.sum(0), atol=1e-5)
+        assert torch.allclose(diagonal.totals[parameter], (g**2).sum(0), rtol=1e-3, atol=1e-7)
+
+
+def test_the_sum_over_tokens_and_its_divisor():
+    scope, samples = ts.Scope(build("gpt2")), data_for("gpt2")
+    kept = Keep(5)
+    covered = gradient_sweep(scope, samples, [kept], reduction="sum")
+    terms = torch.tensor([11.0, 11, 11, 6, 11])
+    assert covered.divisor == terms.sum()
+    expected = scope.per_sample_gradients(samples)
+    name = "transformer.h.0.attn.c_attn.weight"
+    assert torch.allclose(kept.found[name], expected[name] * terms[:, None, None], atol=1e-5)
+
+
+def test_a_use_that_no_rule_sees_is_found_by_the_self_check():
+    """The embedding is used once more, outside its module: its factors miss that, and the sweep notices."""
+
+    class Doubled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = torch.nn.Linear(6, 6)
+            self.out = torch.nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.out(self.inner(x) + x @ self.inner.weight)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Doubled()
+    scope = ts.Scope(model)
+    samples = ts.Samples.tensors(torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0]))
+    kept = Keep(4)
+    covered = gradient_sweep(scope, samples, [kept])
+    assert covered.by_reference == ["inner.weight"]
+    expected = scope.per_sample_gradients(samples)
+    assert all(torch.allclose(kept.found[p], expected[p], atol=1e-6) for p in expected)
+
+
+def test_an_activation_that_works_in_place():
+    model = torch.nn.Sequential(torch.nn.Linear(10, 8), torch.nn.ReLU(inplace=True), torch.nn.Linear(8, 3))
+    scope, samples = ts.Scope(model), data_for("mlp")
+    kept = Keep(5)
+    assert gradient_sweep(scope, samples, [kept]).by_reference == []
+    expected = scope.per_sample_gradients(samples)
+    assert all(torch.allclose(kept.found[p], expected[p], atol=1e-6) for p in expected)
+
+
+def test_frozen_parameters_and_chosen_modules():
+    scope = ts.Scope(random_gpt2())
+    scope.model.transformer.wte.weight.requires_grad_(False)
+    kept = Keep(5)
+    gradient_sweep(scope, IDS_SAMPLES, [kept], modules="transformer.h.1.*")
+    names = {n for n, _ in scope.model.named_parameters() if n.startswith("transformer.h.1.") and n.count(".") == 4}
+    assert {n for n in kept.found if n.count(".") == 4} == names
+    expected = scope.per_sample_gradients(IDS_SAMPLES, "transformer.h.1.*")
+    assert all(torch.allclose(kept.found[n], expected[n], atol=1e-5) for n in kept.found)
+    assert not scope.model.transformer.wte.weight.requires_grad
+
+
+IDS_SAMPLES = ts.Samples.tokens(IDS)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda s: gradient_sweep(s, IDS_SAMPLES, [], reduction="max"), ValueError, "choose 'mean' or 'sum'"),
+        (lambda s: ts.recipes.grouped_fisher(s, IDS_SAMPLES, granularity="expert"), ValueError, "choose among module, layer, head, channel"),
+        (lambda s: ts.recipes.fisher_spectrum(s, IDS_SAMPLES, k=0), ValueError, "k is 0"),
+        (lambda s: ts.recipes.gradient_health(s, IDS[:1]), ValueError, "signal and noise need at least 2"),
+        (lambda s: ts.recipes.fisher_importance(s, IDS).mask(0), ValueError, "top_fraction is 0"),
+        (lambda s: ts.recipes.taylor_importance(s, IDS, variant="third"), ValueError, "variant is 'third'"),
+        (lambda s: ts.recipes.hybrid_importance(s, IDS, weights={"age": 1}), ValueError, "weights names age"),
+        (lambda s: ts.recipes.grouped_fisher(ts.Scope(build("bert headless")), IDS), ts.UnsupportedModel, "no loss"),
+        (lambda s: ts.recipes.grouped_fisher(ts.Scope(build("mlp")), data_for("mlp"), granularity="head"), ts.UnsupportedModel, "no heads"),
+    ],
+)  # fmt: skip
+def test_bad_use_is_one_clear_line(call, error, says):
+    with pytest.raises(error, match=says) as caught:
+        call(ts.Scope(random_gpt2()))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_norm_over_the_batch_is_refused():
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2, track_running_stats=False), torch.nn.Flatten(), torch.nn.Linear(72, 3)
+    )
+    samples = ts.Samples.tensors(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 0]))
+    with pytest.raises(ts.UnsupportedModel, match="1 normalises over the batch also in evaluation"):
+        ts.recipes.gradient_health(ts.Scope(model), samples)
+
+
+def test_what_does_not_fit_is_said():
+    with ts.options(memory=20_000), pytest.raises(ValueError, match=r"the factors of 5 samples take .* GiB"):
+        ts.recipes.fisher_spectrum(ts.Scope(random_gpt2()), IDS_SAMPLES)
