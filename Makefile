@@ -26,7 +26,7 @@ help:
 	@echo "make clean    removes what was built (distclean: the virtual environment as well)"
 
 lab: $(STAMPS)/lab $(BUNDLE) $(OVERRIDES)
-	$(BIN)/jupyter lab --ServerApp.root_dir=recipes $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
+	$(BIN)/jupyter lab --ServerApp.root_dir=recipes --LabApp.default_url=/lab/tree/00_start_here.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 test: export OMP_NUM_THREADS ?= 1
 test: $(STAMPS)/test $(BUNDLE) $(OVERRIDES) $(MODULES) node

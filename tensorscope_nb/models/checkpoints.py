@@ -55,7 +55,8 @@ def checkpoints(name: str) -> Checkpoints:
     (8, 3000, 'tiny@600')
     """
     if name != "tiny":
-        raise LookupError(f"there is no packaged history {name!r}: there is 'tiny'")
+        own = "ts.Study({name: scope, …})"
+        raise LookupError(f"there is no packaged history {name!r}: there is 'tiny'; models of your own go as {own}")
     rates = json.loads((FOLDER / "history.json").read_text())["learning_rates"]
     files = [checkpoint_file(0, step) for step in CHECKPOINT_STEPS]
     return Checkpoints(files, CHECKPOINT_STEPS, [rates[str(step)] for step in CHECKPOINT_STEPS], name)

@@ -24,7 +24,7 @@ def load(name: str | Path, *, checkpoint: int | None = None, seed: int | None = 
 
     >>> import tensorscope_nb as ts
     >>> ts.load("tiny", checkpoint=600)
-    Scope(tiny@600: gpt2: 2 layers, 4 heads of 24, width 96, context 128)
+    Scope(tiny@600: gpt2: 2 layers, 4 heads × 24 dimensions, width 96, context 128)
     """
     if name == "tiny":
         if unknown := kwargs.keys() - {"device", "dtype"}:

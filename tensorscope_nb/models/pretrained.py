@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ def pretrained(name: str | Path, *, device: Any = None, **options: Any) -> tuple
     if options.get("gguf_file"):
         options = _with_gguf(options)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _without_bars():
             model, info = _model(source, options)
         tokenizer = _tokenizer(source, options)
     except MemoryError:
@@ -50,6 +52,20 @@ def pretrained(name: str | Path, *, device: Any = None, **options: Any) -> tuple
         raise explained(error, text, files or cached_folder(text, options), options.get("gguf_file")) from error
     _check_complete(model, info, text)
     return model if device is None else model.to(device), tokenizer, called
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """The library's own progress bars would stay in a notebook."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _check_options(device: Any, options: dict[str, Any]) -> None:

@@ -135,7 +135,9 @@ def ablation(
         variables["loss_increase_by_sample"] = (("sample", *dims), increase, f"increase of the {what}", unit)
         variables["loss_by_sample"] = (("sample",), losses, "loss of the whole model", unit)
         coords = sample_coords(samples)
-    return dataset(variables, coords, seed=seed, n_used=len(samples), n_available=len(samples))
+    result = dataset(variables, coords, seed=seed, n_used=len(samples), n_available=len(samples))
+    result["loss_increase"].attrs["interval"] = f"95 % Student interval over {len(samples)} samples"
+    return result
 
 
 def _targets(scope: Scope, units: str) -> Iterator[tuple[tuple[int, int], dict[str, int | None]]]:

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 
     from tensorscope_nb.scope import Scope
 
+PERIOD = 50
+SHARE = "share of attention"
 ABOVE_NULL, LEAST = 5, 0.2  # the rule for is_induction; our choice, stated in the docstring
+
+SCORES = {
+    "prefix_matching": ("prefix matching", SHARE),
+    "previous_token": ("attention to the previous token", SHARE),
+    "duplicate_token": ("attention to earlier copies of the token", SHARE),
+    "copying": ("copying: direct logit of the next token", "standard deviations"),
+}
 
 
 def earlier_copies(samples: Samples) -> Tensor:
@@ -130,7 +139,7 @@ def induction_heads(
     scope: Scope,
     samples: Any = None,
     *,
-    period: int = 50,
+    period: int | None = None,
     n_sequences: int = 8,
     token_range: tuple[int, int] | None = None,
     bos: int | None = None,
@@ -140,7 +149,8 @@ def induction_heads(
     """How strongly each head attends to what followed the current token before, and what it then writes.
 
     What it answers: which heads complete [A][B] … [A] → [B], on random tokens that repeat once (a beginning-of-sequence
-    token, then ``period`` distinct random tokens, twice; ``n_sequences`` of them), where nothing but the repetition helps.
+    token, then ``period`` distinct random tokens, twice; ``n_sequences`` of them; by default 50, or as many as the context
+    takes), where nothing but the repetition helps.
 
     Equation: with S(t) = {s ≤ t : x[s−1] = x[t]}, prefix matching is the mean over the queries t of the second copy of
     Σ_{s ∈ S(t)} A[t, s]; duplicate token sums over {s < t : x[s] = x[t]}; previous token is the mean of A[t, t−1].
@@ -170,12 +180,7 @@ def induction_heads(
         raise UnsupportedModel(f"no next token: {scope.name} is no causal language model with its head; induction is about one")
     if n_sequences < 2:
         raise ValueError(f"n_sequences is {n_sequences}: an interval needs at least 2 sequences")
-    longest = (scope.anatomy.context - 1) // 2
-    if period > longest:
-        raise ValueError(
-            f"period is {period}: two copies and a first token must fit the context of {scope.anatomy.context}, "
-            f"ask for at most {longest}"
-        )
+    period = min(PERIOD, datasets.longest_period(scope)) if period is None else period
     seed = current().seed if seed is None else seed
     make = partial(datasets.repeats, scope, n_sequences, period, token_range=token_range, bos=bos, seed=seed)
     repeated = RepeatScores(scope)
@@ -193,24 +198,29 @@ def induction_heads(
             ("sample", "layer", "head"),
             scores,
             "prefix matching on the text",
-            "share of attention",
+            SHARE,
         )
         variables["n_repeats"] = (("sample",), n_repeats, "positions whose token occurred before", "positions")
         coords = sample_coords(samples)
-    return dataset(variables, coords, seed=seed, n_used=n_sequences)
+    result = dataset(variables, coords, seed=seed, period=period, n_used=n_sequences)
+    for name in SCORES:
+        result[name].attrs["interval"] = f"95 % Student interval over {n_sequences} sequences"
+    result["prefix_matching"].attrs["null"] = "uniform attention"
+    rule = f"lower end above {ABOVE_NULL} × null, score at least {LEAST}"
+    result["is_induction"].attrs |= {"marks": "prefix_matching", "rule": rule}
+    for variable in result.data_vars.values():
+        if variable.attrs["units"] == SHARE:
+            variable.attrs["bounds"] = [0.0, 1.0]
+    return result
 
 
 def _head_variables(rows: dict[str, np.ndarray], control: np.ndarray) -> dict[str, Variable]:
-    words = {
-        "prefix_matching": ("prefix matching", "share of attention"),
-        "previous_token": ("attention to the previous token", "share of attention"),
-        "duplicate_token": ("attention to earlier copies of the token", "share of attention"),
-        "copying": ("direct logit of the next token", "standard deviations"),
-    }
     by_head = ("layer", "head")
     variables: dict[str, Variable] = {}
-    for name, (long_name, unit) in words.items():
+    for name, (long_name, unit) in SCORES.items():
         mean, low, high = t_interval(rows[name])
+        if unit == SHARE:
+            low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
         prefix = "" if name == "prefix_matching" else f"{name}_"
         variables[name] = (by_head, mean, long_name, unit)
         variables[f"{prefix}ci_low"] = (by_head, low, f"{long_name}, lower end of the 95 % interval", unit)
@@ -222,12 +232,12 @@ def _head_variables(rows: dict[str, np.ndarray], control: np.ndarray) -> dict[st
             "ask for a longer period, or a wider token_range"
         )
     score, low = variables["prefix_matching"][1], variables["ci_low"][1]
-    variables["null"] = (by_head, null, "prefix matching of uniform attention", "share of attention")
+    variables["null"] = (by_head, null, "prefix matching of uniform attention", SHARE)
     variables["fixed_distance"] = (
         by_head,
         control.mean(0),
         "attention as far back where the copy is shuffled",
-        "share of attention",
+        SHARE,
     )
     variables["is_induction"] = (by_head, (low > ABOVE_NULL * null) & (score >= LEAST), "induction head by prefix matching", "")
     return variables

@@ -6,11 +6,12 @@ from the tenth of each text that the packaged model was not trained on; ``split=
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from tensorscope_nb.samples.corpora import corpus, problems
 from tensorscope_nb.samples.samples import IGNORED, Samples
-from tensorscope_nb.samples.tokenize import ordinary_ids, token_strings, tokenize, tokenizer_of
+from tensorscope_nb.samples.tokenize import ordinary_ids, token_strings, tokenize, tokenizer_of, vocabulary_of
 
 CHARACTERS_PER_TOKEN = 16  # more than any tokenizer here packs into one token on average
 
@@ -58,6 +59,8 @@ def repeats(
         raise ValueError(f"period is {period}: a block needs at least 2 tokens")
     if n < 1:
         raise ValueError(f"n is {n}: make at least 1 sequence")
+    if period > (longest := longest_period(scope)):
+        raise ValueError(f"period is {period}: two copies and a first token must fit the context, ask for at most {longest}")
     tokenizer = getattr(scope, "tokenizer", scope)
     if token_range is None and tokenizer is None:
         raise TypeError(
@@ -85,7 +88,14 @@ def repeats(
     labels = input_ids.clone()
     labels[:, :-period] = IGNORED
     pieces = [tuple(token_strings(tokenizer, row.tolist())) for row in input_ids] if tokenizer is not None else None
-    return Samples.tokens(input_ids, labels=labels, task="shuffled" if shuffled else "repeats", pieces=pieces)
+    task = "shuffled" if shuffled else "repeats"
+    return Samples.tokens(input_ids, labels=labels, task=task, pieces=pieces, vocabulary=vocabulary_of(tokenizer))
+
+
+def longest_period(scope: Any) -> int:
+    """The longest block that fits twice, after a first token, into the context of the model; without a model, any."""
+    context = getattr(getattr(scope, "anatomy", None), "context", 0)
+    return (context - 1) // 2 if context else sys.maxsize
 
 
 def _cycle(n: int, generator: Any) -> list[int]:
@@ -117,4 +127,4 @@ def _windows(name: str, scope: Any, n: int, length: int, split: str) -> Samples:
     tokenizer = tokenizer_of(scope)
     kept = [tokenizer.decode(row, skip_special_tokens=True) for row in samples.input_ids]
     pieces = [p for p in samples.pieces if p is not None]
-    return Samples.tokens(samples.input_ids, task=name, texts=kept, pieces=pieces)
+    return Samples.tokens(samples.input_ids, task=name, texts=kept, pieces=pieces, vocabulary=samples.vocabulary)

@@ -32,6 +32,7 @@ class Samples:
     tasks: tuple[str, ...]
     texts: tuple[str | None, ...]
     pieces: tuple[tuple[str, ...] | None, ...]  # the tokens of each row as strings
+    vocabulary: str = ""  # which tokenizer made the ids, where that is known
 
     @classmethod
     def tokens(
@@ -45,6 +46,7 @@ class Samples:
         texts: Sequence[str] | None = None,
         pieces: Sequence[tuple[str, ...]] | None = None,
         more: dict[str, Tensor] | None = None,
+        vocabulary: str = "",
     ) -> Samples:
         """Samples from token ids (n, T); without ``labels`` a causal model predicts every token from those before it.
 
@@ -79,7 +81,7 @@ class Samples:
         if labels is not None and labels.ndim == 2:
             labels = labels.masked_fill(mask == 0, IGNORED)
         inputs = {"input_ids": input_ids, "attention_mask": mask, **(more or {})}
-        return cls._of(inputs, labels, task, ids, texts, pieces)
+        return replace(cls._of(inputs, labels, task, ids, texts, pieces), vocabulary=vocabulary)
 
     @classmethod
     def tensors(
@@ -181,7 +183,7 @@ class Samples:
 
         inputs = {name: value[index] for name, value in self.inputs.items()}
         labels = None if self.labels is None else self.labels[index]
-        return Samples(inputs, labels, pick(self.ids), pick(self.tasks), pick(self.texts), pick(self.pieces))
+        return Samples(inputs, labels, pick(self.ids), pick(self.tasks), pick(self.texts), pick(self.pieces), self.vocabulary)
 
     def __add__(self, other: Samples) -> Samples:
         import torch
@@ -202,7 +204,10 @@ class Samples:
                 raise ValueError("one of the two has targets and the other has none: give both, or neither")
             labels = torch.cat([s.token_labels if by_token or s.labels is None else s.labels for s in (a, b)])
         inputs = {name: torch.cat([value, b.inputs[name]]) for name, value in a.inputs.items()}
-        return Samples(inputs, labels, a.ids + b.ids, a.tasks + b.tasks, a.texts + b.texts, a.pieces + b.pieces)
+        if a.vocabulary and b.vocabulary and a.vocabulary != b.vocabulary:
+            raise ValueError("the two were made with different tokenizers: their ids do not mean the same tokens")
+        joined = (a.ids + b.ids, a.tasks + b.tasks, a.texts + b.texts, a.pieces + b.pieces)
+        return Samples(inputs, labels, *joined, a.vocabulary or b.vocabulary)
 
     def replaced(self, **inputs: Tensor) -> Samples:
         """The same samples with other inputs."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import weakref
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.samples.samples import Samples
@@ -52,14 +56,43 @@ def tokenize(
     input_ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
     pieces = [(*token_strings(tokenizer, row), *[""] * (length - len(row))) for row in rows]
-    return Samples.tokens(input_ids, mask, task=task, ids=ids, texts=texts, pieces=pieces)
+    made = vocabulary_of(tokenizer)
+    return Samples.tokens(input_ids, mask, task=task, ids=ids, texts=texts, pieces=pieces, vocabulary=made)
+
+
+def vocabulary_of(tokenizer: Any) -> str:
+    """A fingerprint of what its ids mean: equal for equal vocabularies."""
+    if tokenizer is None or not hasattr(tokenizer, "get_vocab"):
+        return ""
+    known = _vocabularies.get(id(tokenizer))
+    if known is None or known[0]() is not tokenizer:
+        listed = json.dumps(tokenizer.get_vocab(), sort_keys=True).encode()
+        known = _vocabularies[id(tokenizer)] = (weakref.ref(tokenizer), hashlib.blake2b(listed, digest_size=8).hexdigest())
+    return known[1]
+
+
+_vocabularies: dict[int, tuple[weakref.ref, str]] = {}
 
 
 def token_strings(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """Each token as the text it stands for; bytes that are no text of their own stay in the vocabulary's spelling."""
+    """Each token as the text it stands for; bytes that are no text of their own, and control characters, as ``\\x12``."""
     decoded = tokenizer.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
     raw = tokenizer.convert_ids_to_tokens(list(ids))
-    return [piece if "\ufffd" not in piece else str(token) for piece, token in zip(decoded, raw, strict=True)]
+    return [_readable(piece, str(token)) for piece, token in zip(decoded, raw, strict=True)]
+
+
+def _readable(piece: str, raw: str) -> str:
+    if "\ufffd" in piece:  # part of a character: the vocabulary spells each byte as a character of its own
+        spelled = _byte_of()
+        return "".join(f"\\x{spelled[c]:02x}" if c in spelled else c for c in raw)
+    return "".join(c if c.isprintable() or c in "\n\t " else f"\\x{ord(c):02x}" for c in piece)
+
+
+@cache
+def _byte_of() -> dict[str, int]:
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    return {character: byte for byte, character in bytes_to_unicode().items()}
 
 
 def ordinary_ids(tokenizer: Any) -> Tensor:

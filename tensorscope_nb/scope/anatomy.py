@@ -133,7 +133,7 @@ class Anatomy:
         parts = [f"{self.n_layers} layers"] if self.n_layers else []
         if self.n_heads:
             kv = f" over {self.n_kv_heads} K and V" if self.n_heads != self.n_kv_heads else ""
-            parts.append(f"{self.n_heads} heads of {self.d_head}{kv}")
+            parts.append(f"{self.n_heads} heads × {self.d_head} dimensions{kv}")
         parts += [f"{word} {size}" for word, size in (("width", self.d_model), ("context", self.context)) if size]
         return f"{self.family}: {', '.join(parts) or 'known by its module paths'}"
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from tensorscope_nb.samples import Samples, tokenize
+from tensorscope_nb.samples.tokenize import vocabulary_of
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope.scope import Scope
@@ -23,6 +24,9 @@ def as_samples(data: Any, scope: Scope, task: str | None = None, max_length: int
     if isinstance(data, Samples):
         if task is not None or max_length is not None:
             raise ValueError("these are Samples already: task= and max_length= are for texts and tables")
+        own = vocabulary_of(scope.tokenizer)
+        if data.vocabulary and own and data.vocabulary != own:
+            raise ValueError("these samples were made with another tokenizer: make them again with this scope")
         return data
     if isinstance(data, torch.utils.data.DataLoader):
         return _joined([_one(batch, scope, task, max_length) for batch in data], task)
@@ -74,7 +78,7 @@ def _table(data: Any, columns: list[str], scope: Scope, task: str | None, max_le
     labels = torch.as_tensor(list(data["label"]))
     return Samples.tokens(
         samples.input_ids, samples.attention_mask, labels, task=task, texts=[t or "" for t in samples.texts],
-        pieces=[p or () for p in samples.pieces],
+        pieces=[p or () for p in samples.pieces], vocabulary=samples.vocabulary,
     )  # fmt: skip
 
 

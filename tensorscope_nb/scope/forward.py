@@ -26,7 +26,7 @@ def check(samples: Samples, anatomy: Anatomy) -> None:
         padding = "" if int(samples.lengths.max()) == width else ", padding included"
         raise ValueError(
             f"the samples are {width} tokens wide{padding}, and the model's context is {anatomy.context}: "
-            f"pass max_length={anatomy.context}, or split the texts"
+            f"make them with scope.samples(texts, max_length={anatomy.context}), or split the texts"
         )
     seen = samples.attention_mask.bool()
     ids = samples.input_ids[seen]

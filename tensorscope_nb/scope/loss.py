@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.errors import UnsupportedModel
@@ -147,7 +147,7 @@ def masked(samples: Samples, mask_token: int, seed: int) -> Samples:
             labels[i, chosen] = ids[i, chosen]
             ids[i, chosen] = mask_token
     prepared = samples.replaced(input_ids=ids)
-    return Samples(prepared.inputs, labels, samples.ids, samples.tasks, samples.texts, samples.pieces)
+    return replace(prepared, labels=labels)
 
 
 def check_finite(losses: Tensor, samples: Samples, model: nn.Module) -> None:

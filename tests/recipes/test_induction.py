@@ -177,7 +177,7 @@ def test_the_result_says_how_it_was_made():
     [
         ({"period": 2}, "uniform attention alone would score 0.22 here"),
         ({"period": 0}, "period is 0: a block needs at least 2 tokens"),
-        ({"period": 12}, "period is 12: two copies and a first token must fit the context of 24, ask for at most 11"),
+        ({"period": 12}, "period is 12: two copies and a first token must fit the context, ask for at most 11"),
         ({"n_sequences": 1, "period": 4}, "an interval needs at least 2 sequences"),
         ({"token_range": (3, 4), "period": 4}, "must hold at least 2 token ids"),
         ({"token_range": (40, 60), "period": 4}, "outside the model's vocabulary of 50"),

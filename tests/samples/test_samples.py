@@ -170,3 +170,25 @@ def test_padding_may_be_an_id_that_the_model_does_not_have():
 def test_more_bad_input_is_one_clear_line(scope, make, says):
     with pytest.raises(ValueError, match=says):
         make(scope)
+
+
+def test_samples_of_another_tokenizer_are_refused(scope):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"one": 0, "two": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    other = ts.Scope(random_gpt2(), PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]"))
+    samples = other.samples(["one two one"])
+    with pytest.raises(ValueError, match="these samples were made with another tokenizer"):
+        scope.losses(samples)
+    with pytest.raises(ValueError, match="made with different tokenizers"):
+        samples + scope.samples(["one"], task="more")
+    assert other.losses(samples).shape == (1,) and scope.losses(ts.Samples.tokens(samples.input_ids)).shape == (1,)
+
+
+def test_tokens_that_are_no_text_are_spelled_as_bytes(scope):
+    from tensorscope_nb.samples import token_strings
+
+    spelled = token_strings(scope.tokenizer, scope.tokenizer.convert_tokens_to_ids(["\u0100", "\u00e9", "\u0120the", "\u010a"]))
+    assert spelled == ["\\x00", "\\xe9", " the", "\n"]

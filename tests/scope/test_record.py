@@ -135,7 +135,7 @@ def test_module_paths_and_globs(scope):
         (lambda s: s.record([], "logits"), ValueError, "there are no texts"),
         (lambda s: s.record(torch.zeros(0, 4, dtype=torch.long), "logits"), ValueError, r"shape \(0, 4\)"),
         (lambda s: s.record(["a text"], "logits"), TypeError, "has no tokenizer: pass token ids"),
-        (lambda s: s.record(torch.zeros(2, 25, dtype=torch.long), "logits"), ValueError, "the samples are 25 tokens wide, and the model's context is 24"),
+        (lambda s: s.record(torch.zeros(2, 25, dtype=torch.long), "logits"), ValueError, "the samples are 25 tokens wide, and the model's context is 24: make them with scope.samples"),
         (lambda s: s.record(torch.full((1, 4), 50), "logits"), ValueError, "token id 50 is outside the model's vocabulary of 50"),
         (lambda s: s.record(torch.full((1, 4), -1), "logits"), ValueError, "token id -1 is outside"),
         (lambda s: s.record(3.5, "logits"), TypeError, "samples cannot be made from a float"),
