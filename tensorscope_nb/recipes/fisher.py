@@ -12,12 +12,12 @@ from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords
 from tensorscope_nb.recipes.groups import ByChannel, ByHead, ByLayer, ByModule
 from tensorscope_nb.recipes.modules import layer_of
 from tensorscope_nb.recipes.recipe import recipe
-from tensorscope_nb.sweep.gradients import Reduction, gradient_sweep
+from tensorscope_nb.sweep.gradients import Reduction
 from tensorscope_nb.sweep.reducers import Gram, Masses
+from tensorscope_nb.sweep.request import GradientRequest
 
 if TYPE_CHECKING:
-    import xarray as xr
-
+    from tensorscope_nb.recipes.recipe import Answered
     from tensorscope_nb.scope import Scope
 
 UNIT = "squared gradient of the loss"
@@ -36,7 +36,7 @@ def grouped_fisher(
     modules: str | list[str] | None = None,
     chunk: int | None = None,
     progress: bool | None = None,
-) -> xr.Dataset:
+) -> Answered:
     """The trace of the empirical Fisher over each group of weights, with intervals over samples.
 
     What it answers: which modules, layers, heads or channels carry the loss's sensitivity on these samples.
@@ -69,7 +69,7 @@ def grouped_fisher(
     groups = GROUPS[granularity](scope)
     masses = Masses(len(samples), groups.of)
     options: dict[str, Any] = {"reduction": reduction, "modules": modules, "chunk": chunk, "progress": progress}
-    covered = gradient_sweep(scope, samples, [masses], **options, label="Fisher masses")
+    covered = yield GradientRequest(samples, [masses], **options)
     dims, values, sizes, coords = groups.table(masses.values, covered.parameters)
     values = values * len(samples) / covered.divisor
     m, low, high = log_t_interval(values)
@@ -107,7 +107,7 @@ def fisher_spectrum(
     modules: str | list[str] | None = None,
     chunk: int | None = None,
     progress: bool | None = None,
-) -> xr.Dataset:
+) -> Answered:
     """The eigenvalues of the empirical Fisher of n samples, exactly, whole and layer by layer.
 
     What it answers: whether the loss's sensitivity lies in few directions, and in which layers.
@@ -136,7 +136,7 @@ def fisher_spectrum(
         raise ValueError(f"k is {k}: ask for at least 1 eigenvalue")
     gram = Gram()
     options: dict[str, Any] = {"reduction": reduction, "modules": modules, "chunk": chunk, "progress": progress}
-    covered = gradient_sweep(scope, samples, [gram], **options, label="Gram matrix")
+    covered = yield GradientRequest(samples, [gram], **options)
     whole = _eigenvalues(sum(gram.values.values()), covered.divisor)
     layers = sorted({layer for module in gram.values if (layer := layer_of(scope, module)) >= 0})
     by_layer = np.array(

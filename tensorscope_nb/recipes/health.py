@@ -12,12 +12,11 @@ from tensorscope_nb.recipes.modules import module_coords
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import chunks
-from tensorscope_nb.sweep.gradients import gradient_sweep
 from tensorscope_nb.sweep.reducers import Masses, Sums
+from tensorscope_nb.sweep.request import GradientRequest
 
 if TYPE_CHECKING:
-    import xarray as xr
-
+    from tensorscope_nb.recipes.recipe import Answered
     from tensorscope_nb.scope import Scope
 
 
@@ -35,7 +34,7 @@ def gradient_health(
     modules: str | list[str] | None = None,
     chunk: int | None = None,
     progress: bool | None = None,
-) -> xr.Dataset:
+) -> Answered:
     """The size of the gradient of each module, its signal and noise over samples, its fading with depth, and dead units.
 
     What it answers: whether training signal reaches every layer, and how much of a gradient is more than sampling noise.
@@ -66,7 +65,7 @@ def gradient_health(
     if n < 2:
         raise ValueError(f"there is {n} sample: signal and noise need at least 2")
     sums, masses = Sums(), Masses(n, ByModule(scope).of)
-    covered = gradient_sweep(scope, samples, [sums, masses], modules=modules, chunk=chunk, progress=progress, label="gradients")
+    covered = yield GradientRequest(samples, [sums, masses], modules=modules, chunk=chunk, progress=progress)
     names = [str(name) for name in masses.values]
     total = np.array([sum(float((sums.totals[p.name] ** 2).sum()) for p in covered.parameters if p.module == m) for m in names])
     size = np.array([sum(p.tensor.nelement() for p in covered.parameters if p.module == m) for m in names])

@@ -7,17 +7,21 @@ import hashlib
 import inspect
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb import __version__
+from tensorscope_nb.sweep.request import Asking, GradientRequest, drive
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
     from tensorscope_nb.scope import Scope
+    from tensorscope_nb.sweep.gradients import Coverage
+
+    Answered = Generator[GradientRequest, Coverage, xr.Dataset]  # what a recipe that asks for gradients returns
 
 _all: list[Recipe] = []
 
@@ -27,7 +31,7 @@ class Recipe:
 
     def __init__(
         self,
-        function: Callable[..., xr.Dataset],
+        function: Callable[..., Any],
         question: str,
         source: str,
         needs: Sequence[str],
@@ -43,9 +47,15 @@ class Recipe:
         self.name = name or function.__name__
 
     def __call__(self, scope: Scope, *args: Any, **options: Any) -> xr.Dataset:
+        return run_together(scope, [(self, args, options)])[0]
+
+    def started(self, scope: Scope, *args: Any, **options: Any) -> Asking:
+        """The recipe at work: yields what it asks for, and returns its Dataset."""
         start = time.perf_counter()
         options = self.options | options
         result = self.function(scope, *args, **options)
+        if inspect.isgenerator(result):
+            result = yield from result
         result.attrs["tensorscope"] = json.dumps(self._metadata(scope, result, options, time.perf_counter() - start))
         return result
 
@@ -73,10 +83,15 @@ class Recipe:
         return f"<recipe {self.name}{f' with {fixed}' if fixed else ''}: {self.question}>"
 
 
-def recipe(*, question: str, source: str, needs: Sequence[str]) -> Callable[[Callable[..., xr.Dataset]], Recipe]:
+def run_together(scope: Scope, calls: Sequence[tuple[Recipe, tuple, dict[str, Any]]]) -> list[xr.Dataset]:
+    """Several recipes on one model; those that ask for the same gradients of the same samples share one sweep."""
+    return drive(scope, [recipe.started(scope, *args, **options) for recipe, args, options in calls])
+
+
+def recipe(*, question: str, source: str, needs: Sequence[str]) -> Callable[[Callable[..., Any]], Recipe]:
     """Declares a recipe: its question, the paper that defines it, and what it takes from the model."""
 
-    def declare(function: Callable[..., xr.Dataset]) -> Recipe:
+    def declare(function: Callable[..., Any]) -> Recipe:
         declared = Recipe(function, question, source, needs)
         _all.append(declared)
         return declared

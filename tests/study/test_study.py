@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from tiny_models import random_gpt2
 
 import tensorscope_nb as ts
@@ -45,3 +46,99 @@ def test_checkpoints_carry_their_training_step():
 def test_bad_use_is_one_clear_line(use, error, says):
     with pytest.raises(error, match=says):
         use(ts.Scope(random_gpt2()))
+
+
+def test_recipes_that_read_gradients_share_one_sweep(monkeypatch):
+    from tensorscope_nb.sweep import request
+
+    scope, sweeps = ts.Scope(random_gpt2()), []
+    original = request.gradient_sweep
+    monkeypatch.setattr(request, "gradient_sweep", lambda *a, **k: sweeps.append(len(a[2])) or original(*a, **k))
+    by_head = ts.recipes.grouped_fisher.using(granularity="head", name="by_head")
+    summed = ts.recipes.grouped_fisher.using(reduction="sum", name="summed")
+    study = ts.Study(scope, IDS).run(
+        ts.recipes.grouped_fisher, by_head, ts.recipes.gradient_health, ts.recipes.fisher_spectrum, summed
+    )
+    assert sweeps == [5, 1]  # masses, masses, sums and masses, Gram; and the one of summed losses by itself
+    for recipe in (ts.recipes.grouped_fisher, by_head, ts.recipes.gradient_health, ts.recipes.fisher_spectrum, summed):
+        alone = recipe(scope, IDS)
+        for name in alone.data_vars:
+            assert np.allclose(study[recipe.name][name], alone[name], rtol=1e-5, atol=1e-9, equal_nan=True), (recipe.name, name)
+
+
+def test_frame_joins_what_lives_at_the_same_places():
+    scope = ts.Scope(random_gpt2())
+    study = ts.Study(scope, IDS).run(ts.recipes.ablation, ts.recipes.fisher_spectrum, ts.recipes.gradient_health)
+    layers = study.frame("layer")
+    assert layers.index.tolist() == [0, 1]
+    assert np.allclose(layers["top_eigenvalue"], study["fisher_spectrum"]["top_eigenvalue"])
+    assert np.allclose(layers["loss_increase (mean over head)"], study["ablation"]["loss_increase"].mean("head"))
+    health = study["gradient_health"]
+    expected = health["grad_rms"].where(health["module_layer"] == 1, drop=True).mean()
+    assert np.isclose(layers["grad_rms (mean over module)"][1], expected)
+    heads = study.frame("layer", "head")
+    assert np.isclose(heads.loc[(1, 2), "loss_increase"], study["ablation"]["loss_increase"].sel(layer=1, head=2))
+    with pytest.raises(LookupError, match="no variable lives on query: the results have the dimensions component, head"):
+        study.frame("query")
+
+
+def test_saved_results_open_as_they_were(tmp_path):
+    scope = ts.load("tiny")
+    samples = ts.Samples.tokens(torch.tensor([[5, 0, 7, 9]]), pieces=[("a\0b", "/", "<b>", "é\n")], texts=["NUL \0 and / and ☃"])
+    study = ts.Study(scope, samples).run(ts.recipes.attention_patterns, ts.recipes.induction_heads.using(n_sequences=2))
+    folder = study.save(tmp_path / "study")
+    again = ts.Study.open(folder)
+    assert list(again) == list(study)
+    for name in study:
+        xr.testing.assert_identical(again[name], study[name])
+        assert again[name]["layer"].dtype == study[name]["layer"].dtype
+    with pytest.raises(ValueError, match="opened from a folder and holds results only"):
+        again.run(ts.recipes.ablation)
+
+
+def test_a_save_that_fails_loses_nothing(tmp_path, monkeypatch):
+    scope = ts.Scope(random_gpt2())
+    study = ts.Study(scope, IDS).run(ts.recipes.ablation)
+    folder = study.save(tmp_path / "study")
+    before = ts.Study.open(folder)["ablation"]
+    study.run(ts.recipes.ablation.using(method="zero"))
+    monkeypatch.setattr("os.replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match=r"could not be written .* No space left on device; earlier files are as they were"):
+        study.save(folder)
+    monkeypatch.undo()
+    xr.testing.assert_identical(ts.Study.open(folder)["ablation"], before)
+    assert sorted(f.name for f in folder.iterdir()) == ["ablation.nc", "manifest.json"]
+    with pytest.raises(FileNotFoundError, match="holds no study"):
+        ts.Study.open(tmp_path)
+    with pytest.raises(ValueError, match="run a recipe before you save"):
+        ts.Study(scope).save(tmp_path / "none")
+
+
+def test_contributions_are_the_squares_of_per_sample_gradients_by_exact_task_name():
+    scope = ts.Scope(random_gpt2())
+    samples = ts.Samples.tokens(IDS, task="math") + ts.Samples.tokens(IDS[:2] + 1, task="math_hard")
+    found = ts.Study(scope, samples).contributions
+    assert list(found) == ["math", "math_hard"] and list(found["math"]) == ["math-0", "math-1", "math-2"]
+    g = scope.per_sample_gradients(samples)
+    name = "transformer.h.0.attn.c_attn.weight"
+    assert torch.allclose(found["math"]["math-1"][name], g[name][1] ** 2, atol=1e-9)
+    assert found["math_hard"]["math_hard-0"][name].shape == (24, 72)
+    assert torch.allclose(found.fisher("math_hard", name), (g[name][3:] ** 2).mean(0), atol=1e-9)
+    with pytest.raises(KeyError, match="there is no task 'mat': there are math, math_hard"):
+        found["mat"]
+
+
+def test_reports_hold_the_numbers(tmp_path):
+    import json
+
+    study = ts.Study(ts.Scope(random_gpt2()), IDS[:1]).run(ts.recipes.ablation)
+    text = study.report(tmp_path / "report.md").read_text()
+    value = study["ablation"]["loss_increase"].values
+    assert (
+        f"| `loss_increase` | layer, head | nats per token | {value.mean():.4g} | {value.min():.4g} | {value.max():.4g} |" in text
+    )
+    stored = json.loads(study.report(tmp_path / "report.json").read_text())["ablation"]
+    assert np.allclose(stored["data"]["data_vars"]["loss_increase"]["data"], value)
+    assert stored["data"]["data_vars"]["ci_low"]["data"][0][0] is None and stored["metadata"]["n_used"] == 1
+    with pytest.raises(ValueError, match=r"let it end in \.md or \.json"):
+        study.report(tmp_path / "report.pdf")
