@@ -106,7 +106,7 @@ class Study:
 
     @property
     def contributions(self) -> Contributions:
-        """Squared per-sample gradients, computed as they are looked at: ``[task][id][parameter]``, ``.fisher(task, parameter)``."""
+        """Squared per-sample gradients, computed on sight: ``[task][id][parameter]``, ``.fisher(task, parameter)``."""
         if not isinstance(self._subject, Scope) or self.samples is None:
             raise ValueError("contributions are of one model and its samples: make ts.Study(scope, samples)")
         return Contributions(self._subject, self._subject.samples(self.samples))
