@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tensorscope_nb.samples import IGNORED, Samples
+from tensorscope_nb.scope.interrupts import allowed
 from tensorscope_nb.scope.point import main_tensor
 from tensorscope_nb.settings import current
 
@@ -95,4 +96,5 @@ def cause_of_nan(model: nn.Module) -> str:
 
 def output_of(model: nn.Module, samples: Samples, anatomy: Anatomy) -> Tensor:
     """What the model says of one chunk: its logits (n, T, vocabulary), (n, C) …, or its last states where it has no head."""
-    return main_tensor(call(model, samples, anatomy))
+    with allowed():
+        return main_tensor(call(model, samples, anatomy))

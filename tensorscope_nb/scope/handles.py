@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class Layers:
 
     def __len__(self) -> int:
         return self._scope.anatomy.n_layers
+
+    def __iter__(self) -> Iterator[Handle]:
+        return (self[layer] for layer in range(len(self)))
 
     def __getitem__(self, layer: int) -> Handle:
         if layer < 0:

@@ -1,27 +1,28 @@
-"""One point of the model as nnsight serves it to a trace.
+"""What stands at one place of the model while the model waits there, as the user sees and changes it.
 
-Every read gives a copy of its own, on the way of the value: what was saved of it stays as it was when the site is
-written later, its gradient is its own, and writing into it is safe in a backward. When the block moves on, the copy that
-was written last goes back into the model.
+Every read gives a copy of its own, on the way of the value: what was read stays as it was when the site is written later,
+its gradient is its own, and writing into it is safe in a backward. When the model goes on, it goes on with the copy that
+was written last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
-from nnsight.intervention.eproperty import eproperty
-from nnsight.intervention.interleaver import Interleaver
+import torch
 from torch import Tensor
 
-from tensorscope_nb.scope.point import Point, main_tensor, with_main_tensor
+from tensorscope_nb.scope.point import TAP, Point, main_tensor, with_main_tensor
+
+OURS = (f".{TAP}.scores", f".{TAP}.pattern")  # made and used up inside the tap
 
 
 class Reads:
     """The copies that were given out of one value."""
 
-    def __init__(self, seen: Tensor) -> None:
+    def __init__(self, seen: Tensor, *, is_ours: bool = False) -> None:
         self.seen = seen
+        self.is_ours = is_ours  # nobody else will read it or write into it: it needs no copy
         self.given: list[tuple[Tensor, int]] = []
         self.left: list[int] | None = None  # the version of each copy when the model went on
 
@@ -31,14 +32,20 @@ class Reads:
         return written[-1] if written else self.given[-1][0] if self.given else self.seen
 
     def take(self) -> Tensor:
-        copy = self.current().clone()
+        copy = self.seen if self.is_ours and not self.given else self.current().clone()
+        if copy.requires_grad:
+            copy.retain_grad()
         self.given.append((copy, copy._version))
         return copy
 
-    def leave(self) -> Tensor:
-        """What the model goes on with."""
+    def put(self, value: Any) -> None:
+        new = torch.empty_like(self.seen)
+        new[...] = value
+        self.given.append((new, -1))
+
+    def leave(self) -> None:
+        """From here on a write comes too late."""
         self.left = [tensor._version for tensor, _ in self.given]
-        return self.current()
 
     @property
     def written_too_late(self) -> bool:
@@ -46,71 +53,42 @@ class Reads:
 
 
 class Place:
-    """One side of one module, where the user's block waits until the model comes by."""
+    """One side of one module, at one moment."""
 
-    def __init__(self, path: str, interleaver: Interleaver, point: Point) -> None:
-        self.path = path
-        self.interleaver = interleaver
-        self.point = point
+    def __init__(self, side: Literal["input", "output"], value: Any) -> None:
+        self.side = side
+        self.value = value
+        self.reads: dict[Point, Reads] = {}
 
-    def reads(self, side: Literal["input", "output"]) -> Reads:
-        return self.input if side == "input" else self.output
+    def at(self, point: Point) -> tuple[Reads, bool]:
+        """The reads of a point, and whether they are its first; each part of a tensor sees what was written into the others."""
+        new = point not in self.reads
+        if new:
+            tensor = self._tensor()
+            is_ours = point.path.endswith(OURS) and not tensor.requires_grad
+            self.reads[point] = Reads(point.seen(tensor), is_ours=is_ours)
+        return self.reads[point], new
 
-    def write(self, side: Literal["input", "output"], value: Any) -> None:
-        def put(tensor: Tensor) -> Tensor:
-            new = tensor.clone()
-            self.point.seen(new)[...] = value
-            return new
+    def leave(self) -> Any:
+        """The value that the model goes on with."""
+        for reads in self.reads.values():
+            reads.leave()
+        unchanged = all(reads.current() is reads.seen for reads in self.reads.values())
+        return self.value if unchanged else self._with(self._tensor())
 
-        if side == "input":
-            self.whole_input = _on_input(self.whole_input, put)
-        else:
-            raw = self.whole_output
-            self.whole_output = with_main_tensor(raw, put(main_tensor(raw)))
+    def _tensor(self) -> Tensor:
+        tensor = main_tensor(self.value) if self.side == "output" else _first_tensor(*self.value)
+        for point, reads in self.reads.items():
+            is_whole = reads.seen.nelement() == tensor.nelement()
+            tensor = torch.empty_like(tensor) if is_whole else tensor.clone()
+            point.seen(tensor).copy_(reads.current())
+        return tensor
 
-    @eproperty(key="output")
-    def whole_output(self, value: Any) -> Any:
-        return value
-
-    @eproperty(key="input")
-    def whole_input(self, value: Any) -> Any:
-        return value
-
-    @eproperty(key="output")
-    def output(self, value: Any) -> Reads:
-        return Reads(self.point.seen(main_tensor(value)))
-
-    @output.transform  # type: ignore[no-redef]
-    def output(self, reads: Reads, raw: Any) -> Any:
-        return with_main_tensor(raw, self._written(main_tensor(raw), reads))
-
-    @eproperty(key="input")
-    def input(self, value: Any) -> Reads:
-        return Reads(self.point.seen(_first_tensor(*value)))
-
-    @input.transform  # type: ignore[no-redef]
-    def input(self, reads: Reads, raw: Any) -> Any:
-        return _on_input(raw, lambda tensor: self._written(tensor, reads))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Place) and (self.path, self.point) == (other.path, other.point)
-
-    def __hash__(self) -> int:
-        return hash((self.path, self.point))
-
-    def _written(self, base: Tensor, reads: Reads) -> Tensor:
-        new = base.clone()
-        self.point.seen(new).copy_(reads.leave())
-        return new
-
-
-def _on_input(value: tuple[tuple, dict], change: Callable[[Tensor], Tensor]) -> tuple[tuple, dict]:
-    """The arguments of a call, with the first tensor among them changed."""
-    args, kwargs = value
-    if args:
-        return (change(args[0]), *args[1:]), kwargs
-    name = _name_of_first(kwargs)
-    return args, kwargs | {name: change(kwargs[name])}
+    def _with(self, tensor: Tensor) -> Any:
+        if self.side == "output":
+            return with_main_tensor(self.value, tensor)
+        args, kwargs = self.value
+        return ((tensor, *args[1:]), kwargs) if args else (args, kwargs | {_name_of_first(kwargs): tensor})
 
 
 def _first_tensor(args: tuple, kwargs: dict) -> Tensor:

@@ -125,6 +125,7 @@ def intercepted(
     """
     bases: dict[str, Tensor] = {}
     owner = threading.get_ident()
+    in_place = any(getattr(module, "inplace", False) for module in model.modules())
     reads: dict[Location, list[str]] = {}
     writes: dict[Location, list[PlacedEdit]] = {}
     for site, point in points.items():
@@ -139,7 +140,8 @@ def intercepted(
             tensor = tensor.detach().requires_grad_(True)
         for site in reads.get(place, ()):
             bases[site] = tensor
-        return tensor
+        # an activation that works in place would change what was read: it gets a copy to work on
+        return tensor.clone() if in_place and place in reads else tensor
 
     def after(place: Location) -> Callable:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:

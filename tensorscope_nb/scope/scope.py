@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -20,13 +22,14 @@ from tensorscope_nb.scope.loss import CustomLoss, LossRule, check_finite
 from tensorscope_nb.scope.perplexity import Perplexity
 from tensorscope_nb.scope.point import TAPPED, Point
 from tensorscope_nb.scope.record import Edit, Record, edit_points_of, intercepted, record
+from tensorscope_nb.scope.sites import expand
 from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.scope.validate import validated
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tensorscope_nb.scope.trace import ScopeTracer
+    from tensorscope_nb.scope.trace import Tracer
 
 T = TypeVar("T")
 WHOLE = ("embed", "final_norm", "logits")  # sites outside the layers
@@ -56,7 +59,11 @@ class Scope:
         self.name = name or type(model).__name__
         self.anatomy: Anatomy = validated(model, detect(model))
         self.rule = LossRule(self.anatomy, loss, getattr(tokenizer, "mask_token_id", None))
-        self.tracer: ScopeTracer | None = None
+        self.tracer: Tracer | None = None
+        size = len(tokenizer) if hasattr(tokenizer, "__len__") else 0
+        if self.anatomy.n_vocab and size > self.anatomy.n_vocab:
+            text = f"the tokenizer has {size} tokens and the model knows {self.anatomy.n_vocab}: do they belong together?"
+            warnings.warn(text, stacklevel=2)
 
     def samples(self, data: Any, *, task: str | None = None, max_length: int | None = None) -> Samples:
         """Samples from whatever holds data: a text or texts, a data frame or ``datasets.Dataset`` with a ``text`` column, a
@@ -117,10 +124,12 @@ class Scope:
             value, ci_low, ci_high = (float(np.exp(x)) for x in (nll, low, high))
         return Perplexity(value, ci_low, ci_high, nll, int(count.sum()))
 
-    def trace(self, samples: Any) -> ScopeTracer:
-        """Opens an nnsight trace: inside the block the standard sites are live, to be read, written and differentiated.
+    def trace(self, samples: Any = None, *, max_new_tokens: int | None = None, **generation: Any) -> Tracer:
+        """Opens a trace: inside the block the standard sites are live, to be read, written and differentiated.
 
-        Touch the sites in the order in which the model runs them, and keep what you want with ``.save()``.
+        The model runs as far as the block asks: touch the sites in the order in which it runs them. Without ``samples``,
+        each ``with tracer.invoke(samples):`` in the block is a run. With ``max_new_tokens`` the model generates, greedily
+        unless further options of its ``generate`` say otherwise, and ``for step in tracer.iter[:]`` goes through the steps.
 
         >>> import tensorscope_nb as ts
         >>> scope = ts.load("tiny")
@@ -131,9 +140,24 @@ class Scope:
         >>> pattern.shape[1]
         4
         """
-        from tensorscope_nb.scope.trace import traced
+        from tensorscope_nb.scope.trace import Tracer
 
-        return traced(self, self.samples(samples))
+        if max_new_tokens is None and generation:
+            raise TypeError(f"{', '.join(generation)} is an option of a generation: give max_new_tokens= too")
+        options = {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens, **generation}
+        return Tracer(self, None if samples is None else self.samples(samples), options)
+
+    def run(self, fn: Callable[[Scope], T], samples: Any) -> T:
+        """``fn(scope)`` inside a trace of ``samples``, and its value: the trace as one call. The model runs as far as it asks.
+
+        >>> import tensorscope_nb as ts
+        >>> scope = ts.load("tiny")
+        >>> scope.run(lambda s: s.layers[1].attn.pattern[0, :, -1, 0], "one two one two").shape
+        torch.Size([4])
+        """
+        from tensorscope_nb.scope.trace import run
+
+        return run(self, fn, self.samples(samples))
 
     def per_sample_gradients(self, samples: Any, modules: str | Sequence[str] | None = None) -> dict[str, Tensor]:
         """The gradient of each sample's mean loss, {parameter: (n, *shape)}, one backward per sample.
@@ -174,16 +198,17 @@ class Scope:
     def write(self, site: str, value: Any) -> None:
         """Replaces the value at a site of the trace that is running."""
         tracer, point = self._traced(site)
-        tracer.write(point, value)
+        tracer.write(site, point, value)
 
-    def _traced(self, site: str) -> tuple[ScopeTracer, Point]:
-        if self.tracer is None:
+    def _traced(self, site: str) -> tuple[Tracer, Point]:
+        if self.tracer is None or self.tracer.thread != get_ident():
             raise ValueError(f"{site} is live only inside `with scope.trace(...)`: to read it for many samples use scope.record")
-        if site not in self.anatomy.sites:
-            raise LookupError(
-                f"the model has no site {site!r}: {self.anatomy.missing_sites.get(site, 'it is not in its family')}"
-            )
-        return self.tracer, self.anatomy.sites[site]
+        if site in self.anatomy.sites:
+            return self.tracer, self.anatomy.sites[site]
+        points = expand(site, self.anatomy, self.model)
+        if len(points) > 1:
+            raise LookupError(f"{site!r} names {len(points)} sites: a trace reads one at a time, scope.record many")
+        return self.tracer, next(iter(points.values()))
 
     def require_patterns(self) -> None:
         """Raises where the model has no attention patterns that can be read."""

@@ -8,6 +8,8 @@ from threading import RLock
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakSet
 
+from tensorscope_nb.scope.interrupts import Interrupts, held_interrupts
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -23,13 +25,19 @@ def lock_of(model: nn.Module) -> RLock:
 
 
 @contextmanager
-def preserved(model: nn.Module, *, random_state: bool = True) -> Iterator[None]:
+def preserved(model: nn.Module, *, random_state: bool = True, interrupts: Interrupts | None = None) -> Iterator[None]:
     """Holds the model's lock, puts it into evaluation mode, and restores modes, gradients and random state at the end.
 
     Where the user's own code runs inside (an edit, a trace), pass ``random_state=False``: the numbers it draws are its
-    own, and must be others the next time.
+    own, and must be others the next time. An interrupt waits until the model runs, or the end; with ``interrupts`` the
+    caller sees to that.
     """
-    with lock_of(model), _alone(model), _random_state() if random_state else nullcontext():
+    with (
+        nullcontext(interrupts) if interrupts else held_interrupts() as held,
+        _turn(model, held),
+        _alone(model),
+        _random_state() if random_state else nullcontext(),
+    ):
         training = {module: module.training for module in model.modules()}
         parameters = list(model.parameters())
         gradients = [p.grad for p in parameters]
@@ -45,6 +53,17 @@ def preserved(model: nn.Module, *, random_state: bool = True) -> Iterator[None]:
             for p, gradient, want in zip(parameters, gradients, wanted, strict=True):
                 p.requires_grad_(want)
                 p.grad = gradient
+
+
+@contextmanager
+def _turn(model: nn.Module, interrupts: Interrupts) -> Iterator[None]:
+    lock = lock_of(model)
+    while not lock.acquire(timeout=0.1):  # another thread's turn: an interrupt may end the waiting
+        interrupts.deliver()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

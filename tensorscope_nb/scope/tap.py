@@ -82,6 +82,8 @@ def tapped(model: Any, anatomy: Anatomy) -> Iterator[None]:
     _register()
     before = model.config._attn_implementation
     attentions = [model.get_submodule(path) for path in anatomy.attention_paths]
+    if any(TAP in attention._modules for attention in attentions):
+        raise ValueError("the attention of this model is tapped already, by a trace or a recording of a model that it is part of")
     try:
         for attention in attentions:
             attention.add_module(TAP, nn.ModuleDict({name: Site() for name in TAPPED}))

@@ -1,87 +1,176 @@
-"""``with scope.trace(text): …``: nnsight's trace over the standard sites, which leaves the model as it found it."""
+"""``with scope.trace(text): …``: the standard sites live, in a run of the model that waits for the block.
+
+The words are nnsight's (``.save()``, ``tracer.stop()``, ``tracer.invoke``, ``tracer.iter``, ``tracer.result``); the block runs
+where it is written, so what it assigns stays, with ``.save()`` or without.
+"""
 
 from __future__ import annotations
 
-import warnings
+import itertools
+from collections.abc import Callable
 from contextlib import ExitStack
-from types import CodeType
-from typing import TYPE_CHECKING, Any
+from threading import get_ident
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import nnsight
 import torch
-from nnsight.intervention.envoy import Envoy
-from nnsight.intervention.source import STATE
-from nnsight.intervention.tracer import InterleavingTracer
-from torch import Tensor, nn
+from nnsight.tracing.tracer import dec, inc
+from torch import Tensor
 
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import check, inputs
-from tensorscope_nb.scope.place import Place, Reads
+from tensorscope_nb.scope.backward import retained
+from tensorscope_nb.scope.forward import call, check
+from tensorscope_nb.scope.generation import Steps, generating
+from tensorscope_nb.scope.interrupts import Interrupts
 from tensorscope_nb.scope.point import Point
+from tensorscope_nb.scope.prompt import Prompt
+from tensorscope_nb.scope.run import Stopped, watched
+from tensorscope_nb.scope.shortcut import tapped_on_demand
 from tensorscope_nb.scope.state import preserved
-from tensorscope_nb.scope.tap import tapped
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope.scope import Scope
 
+T = TypeVar("T")
 
-class ScopeTracer(InterleavingTracer):
-    """Wraps the model for nnsight when the block runs, not before, and unwraps it afterwards."""
+if not hasattr(Tensor, "save"):  # where nnsight could not build the extension that gives every object its .save()
+    setattr(Tensor, "save", nnsight.save)  # noqa: B010
 
-    def __init__(self, scope: Scope, samples: Samples) -> None:
-        check(samples, scope.anatomy)
-        parameter = next(scope.model.parameters())
-        given = inputs(samples, scope.anatomy, parameter.device, parameter.dtype)
-        by_position = [given.pop("x")] if "x" in given else []
-        super().__init__(None, "__call__", *by_position, **given)
+
+class Tracer:
+    """What ``scope.trace`` opens: prepares the model for its block, and leaves it as it was."""
+
+    def __init__(self, scope: Scope, samples: Samples | None, generation: dict[str, Any]) -> None:
         self.scope = scope
-        self.reads: dict[str, list[Reads]] = {}
+        self.generation = generation
+        self.prompt: Prompt | None = None
+        self.copies: list[Tensor] = []  # what was read and carries a gradient
+        self.thread = 0
+        self._whole = None if samples is None else self._prompt(samples)
+        self._open = ExitStack()
+        self._interrupts = Interrupts(GUARDED)
 
-    def execute(self, code: CodeType) -> None:
-        scope, model = self.scope, self.scope.model
-        with ExitStack() as stack:
-            stack.enter_context(preserved(model, random_state=False))
-            if any(point.tapped for point in scope.anatomy.sites.values()):
-                stack.enter_context(tapped(model, scope.anatomy))
-            stack.callback(_unwrap, model, _wrapped(model))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a submodule named "output" is reached by its path here, not by attribute
-                self.envoy = Envoy(model)
-            scope.tracer = self
-            stack.callback(setattr, scope, "tracer", None)
-            super().execute(code)
-        for site, reads in self.reads.items():
-            if any(read.written_too_late for read in reads):
-                text = f"{site} was written after the model had run past it, which changes nothing: write before later sites"
-                warnings.warn(text, stacklevel=4)
+    def __enter__(self) -> Tracer:
+        if self.thread:
+            raise ValueError("this trace was opened before: open a new one with scope.trace(...)")
+        if torch.is_inference_mode_enabled():
+            raise ValueError("a trace was opened inside torch.inference_mode(): gradients and edits need torch's normal mode")
+        self._interrupts.begin()
+        try:
+            self._prepare()
+            self._interrupts.deliver()
+        except BaseException:
+            self._restore()
+            raise
+        self._interrupts.held = False
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
+        try:
+            if kind is None and self._whole is not None:
+                self._whole.finish()
+        finally:
+            self._interrupts.held = True
+            self._restore()
+            whole, self._whole = self._whole, None
+        if whole is not None:
+            whole.warn_of_late_writes()
+        return kind is Stopped
+
+    def _prepare(self) -> None:
+        scope, opened = self.scope, self._open
+        opened.enter_context(preserved(scope.model, random_state=False, interrupts=self._interrupts))
+        if any(point.tapped for point in scope.anatomy.sites.values()):
+            opened.enter_context(tapped_on_demand(scope.model, scope.anatomy))
+        opened.enter_context(watched(scope.model))
+        opened.enter_context(retained(self.copies))
+        inc()  # nnsight's .save() asks whether a trace is open
+        opened.callback(dec)
+        scope.tracer, self.thread = self, get_ident()
+        opened.callback(setattr, scope, "tracer", None)
+        if self._whole is not None:
+            self._whole.__enter__()
+
+    def _restore(self) -> None:
+        try:
+            with self._open:
+                if self.prompt is not None:
+                    self.prompt.abandon()
+        finally:
+            self.copies.clear()
+            self._interrupts.end()
+
+    def _prompt(self, samples: Samples) -> Prompt:
+        scope = self.scope
+        check(samples, scope.anatomy)
+        if self.generation:
+            run = generating(scope, samples, self.generation)
+        else:
+            run = lambda: call(scope.model, samples, scope.anatomy)
+        return Prompt(self, run)
+
+    def invoke(self, samples: Any) -> Prompt:
+        """One of several prompts: a block of its own, a run of its own.
+
+        >>> import tensorscope_nb as ts
+        >>> scope = ts.load("tiny")
+        >>> with scope.trace() as tracer:
+        ...     with tracer.invoke("one two"):
+        ...         z = scope.layers[0].attn.z[:, -1]
+        ...     with tracer.invoke("three four five"):
+        ...         scope.layers[0].attn.z[:, -1] = z
+        ...         logits = scope.logits
+        """
+        if self._whole is not None:
+            raise ValueError(
+                "this trace has its samples already: open scope.trace() without any to give them to tracer.invoke(...)"
+            )
+        return self._prompt(self.scope.samples(samples))
+
+    def stop(self) -> None:
+        """Leaves the block here; the model runs no further."""
+        raise Stopped
+
+    @property
+    def result(self) -> Any:
+        """What the model returned, or the token ids of a generation: lets the model run to its end."""
+        return self.running.finish()
+
+    @property
+    def iter(self) -> Steps:
+        """The steps of a generation: ``for step in tracer.iter[:3]``."""
+        return Steps(self, itertools.count())
+
+    def all(self) -> Steps:
+        """Every step of a generation."""
+        return Steps(self, itertools.count())
+
+    @property
+    def running(self) -> Prompt:
+        if self.prompt is None:
+            raise ValueError("no prompt is open: give scope.trace(...) samples, or open `with tracer.invoke(samples):` first")
+        return self.prompt
 
     def read(self, site: str, point: Point) -> Tensor:
         """The value at a point, where the model has come to it; what is written into it the model goes on with."""
-        reads = self._place(point).reads(point.side)
-        seen = self.reads.setdefault(site, [])
-        if not any(reads is known for known in seen):
-            seen.append(reads)
-        return reads.take()
+        copy = self.running.read(site, point)
+        if copy.requires_grad:
+            self.copies.append(copy)
+        return copy
 
-    def write(self, point: Point, value: Any) -> None:
+    def write(self, site: str, point: Point, value: Any) -> None:
         """Replaces the value at a point; what was read of it before stays as it was."""
-        self._place(point).write(point.side, value)
-
-    def _place(self, point: Point) -> Place:
-        return Place(f"model.{point.path}".rstrip("."), self.envoy.interleaver, point)
+        self.running.write(site, point, value)
 
 
-def _wrapped(model: nn.Module) -> set[nn.Module]:
-    """The modules that nnsight controls already, because the user wrapped the model too: those stay wrapped."""
-    return {module for module in model.modules() if STATE in module.__dict__}
+GUARDED = frozenset({Tracer.__enter__.__code__, Tracer.__exit__.__code__})
 
 
-def _unwrap(model: nn.Module, keep: set[nn.Module]) -> None:
-    for module in model.modules():
-        if module not in keep and module.__dict__.pop(STATE, None) is not None:
-            del module.__dict__["forward"]
-
-
-def traced(scope: Scope, samples: Samples) -> ScopeTracer:
-    if torch.is_inference_mode_enabled():
-        raise ValueError("a trace was opened inside torch.inference_mode(): gradients and edits need torch's normal mode")
-    return ScopeTracer(scope, samples)
+def run(scope: Scope, fn: Callable[[Scope], T], samples: Samples) -> T:
+    """See :meth:`tensorscope_nb.Scope.run`."""
+    tracer = Tracer(scope, samples, {})
+    with tracer:
+        value = fn(scope)
+        tracer.stop()
+    return value

@@ -45,7 +45,11 @@ def main() -> None:
     _report("tiny, 32 x 128", tiny, ts.datasets.shakespeare(tiny, n=32, length=128), 11, goals)
     samples = ts.datasets.shakespeare(tiny, n=32, length=64)
     r = ts.recipes
-    six = [r.grouped_fisher, r.grouped_fisher.using(granularity="head", name="heads"), r.grouped_fisher.using(granularity="layer", name="layers")]
+    six = [
+        r.grouped_fisher,
+        r.grouped_fisher.using(granularity="head", name="heads"),
+        r.grouped_fisher.using(granularity="layer", name="layers"),
+    ]
     six += [r.fisher_spectrum, r.gradient_health, r.grouped_fisher.using(granularity="channel", name="channels")]
     shared = ratios(lambda: [recipe(tiny, samples) for recipe in six], {"shared": lambda: ts.Study(tiny, samples).run(*six)}, 7)
     print(line("tiny: six recipes in one Study / the six alone", shared["shared"], "<= 0.28"))

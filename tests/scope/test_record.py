@@ -169,6 +169,30 @@ def test_gradients_need_sites_and_a_graph(scope):
         scope.record(IDS, "logits", gradients=True)
 
 
+def test_what_an_activation_overwrites_was_read_before():
+    def made(inplace):
+        layers = [torch.nn.Linear(6, 5), torch.nn.ReLU(inplace=inplace), torch.nn.Linear(5, 3)]
+        for i, layer in enumerate(layers[::2]):
+            layer.weight.data = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(i))
+            layer.bias.data.zero_()
+        return ts.Scope(torch.nn.Sequential(*layers))
+
+    data = (torch.randn(4, 6, generator=torch.Generator().manual_seed(3)), torch.tensor([0, 1, 2, 0]))
+    plain, overwriting = (made(i).record(data, ["layers.0.out", "1", "logits"], gradients=True) for i in (False, True))
+    assert plain["layers.0.out"].min() < 0
+    for site in plain:
+        assert torch.allclose(plain[site], overwriting[site]) and torch.allclose(
+            plain.gradients[site], overwriting.gradients[site]
+        )
+
+
+def test_a_part_of_a_model_is_not_recorded_inside_a_trace_of_the_whole(scope):
+    part = ts.Scope(scope.model.transformer)
+    with pytest.raises(ValueError, match="tapped already"), scope.trace(IDS):
+        scope.layers[0].resid_pre.save()
+        part.record(IDS, "layers.0.attn.pattern")
+
+
 def test_memory_is_said_before_it_is_gone(scope):
     with ts.options(memory=2000), pytest.raises(ValueError, match=r"recording 2 sites of 5 samples takes .* GiB"):
         scope.record(IDS, "layers.*.attn.pattern")
