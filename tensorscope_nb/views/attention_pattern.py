@@ -17,7 +17,8 @@ class AttentionPattern(View):
     """The attention of the focused head(s) on the focused sample, as a matrix and on the sentence itself.
 
     All patterns of ``ds`` travel to the page, so that it follows while the kernel is busy and in a file without one;
-    ``budget`` bounds their bytes. Tokens come from a variable ``token [sample, position]``.
+    ``budget`` bounds their bytes. Tokens come from a variable ``token [sample, position]``. ``skip_first`` (a switch in the
+    header) leaves out the attention to the first token, where many heads rest, and fits the colours to the rest.
 
     >>> import numpy as np, xarray as xr
     >>> patterns = xr.Dataset({"pattern": (("layer", "head", "query", "key"), np.tril(np.ones((1, 2, 3, 3))))})
@@ -33,6 +34,7 @@ class AttentionPattern(View):
         title: str | None = None,
         focus: Focus | None = None,
         budget: int = PATTERN_BUDGET,
+        skip_first: bool = False,
     ) -> None:
         data, variable = opened(ds, variable)
         if variable is None:
@@ -46,4 +48,6 @@ class AttentionPattern(View):
         names = [variable]
         if "token" in data and set(dims_of(data, "token")) in ({"sample", "position"}, {"position"}):
             names.append("token")
-        super().__init__(focus=focus, cube=Cube.of(ds, names, budget=budget), variable=variable, title=title)
+        super().__init__(
+            focus=focus, cube=Cube.of(ds, names, budget=budget), variable=variable, title=title, skip_first=skip_first
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from typing import Any, TypeGuard
 
 import anywidget
 import traitlets as t
@@ -32,6 +32,8 @@ class View(anywidget.AnyWidget):
     cube = anywidget.WidgetTrait().tag(sync=True)
     variable = t.Unicode().tag(sync=True)
     options = t.Dict().tag(sync=True)
+    # what someone has switched in the header
+    settings = t.Dict().tag(sync=True)
 
     def __init__(self, *, focus: Focus | None = None, cube: Cube | None = None, variable: str = "", **options: Any) -> None:
         if focus is not None and not isinstance(focus, Focus):
@@ -49,6 +51,7 @@ class View(anywidget.AnyWidget):
             options=shown,
         )
         _views.add(self)
+        self._focus.viewers.add(self)
 
     @property
     def focus(self) -> Focus:
@@ -61,21 +64,53 @@ class View(anywidget.AnyWidget):
         return [self]
 
     def __or__(self, other: object) -> Composition:
-        return Composition("beside", [self, other]) if isinstance(other, View) else NotImplemented
+        return Composition("beside", [self, other]) if _composable(other) else NotImplemented
 
     def __and__(self, other: object) -> Composition:
-        return Composition("below", [self, other]) if isinstance(other, View) else NotImplemented
+        return Composition("below", [self, other]) if _composable(other) else NotImplemented
 
     def __repr__(self) -> str:
         return f"{self.kind}({self.variable})"
 
 
+def _composable(other: object) -> TypeGuard[View]:
+    # xarray would answer for its objects, with words about ufuncs
+    if type(other).__module__.partition(".")[0] == "xarray":
+        raise TypeError(f"a view stands beside a view, and a {type(other).__name__} came: write ts.view(…) around it")
+    return isinstance(other, View)
+
+
+class FocusBar(View):
+    """The selection as chips that can be changed and taken away, with undo, redo, clear, and the selection as code.
+
+    A composition has one at its top unless its ``focus_bar`` is False.
+
+    >>> FocusBar(focus=Focus(layer=1))
+    FocusBar(layer=1)
+    """
+
+    def __init__(self, *, focus: Focus | None = None) -> None:
+        super().__init__(focus=focus)
+
+    def __repr__(self) -> str:
+        return repr(self.focus).replace("Focus", "FocusBar", 1)
+
+
 class Composition(View):
-    """Views beside (``|``) or below (``&``) each other, with one Focus. Itself a view."""
+    """Views beside (``|``) or below (``&``) each other, with one Focus. Itself a view.
+
+    >>> import numpy as np, xarray as xr
+    >>> from tensorscope_nb.views import HeadGrid, LayerBars
+    >>> heads = xr.Dataset({"score": (("layer", "head"), np.eye(2, 4))})
+    >>> HeadGrid(heads) | LayerBars(heads)
+    HeadGrid(score) | LayerBars(score)
+    """
 
     children: Any = t.List().tag(sync=True, to_json=_references)
+    #: Whether the selection stands above the views.
+    focus_bar = t.Bool(True).tag(sync=True)
 
-    def __init__(self, arrange: str, views: list[View]) -> None:
+    def __init__(self, arrange: str, views: list[View], *, focus_bar: bool = True) -> None:
         flat: list[View] = []
         for view in views:
             same = isinstance(view, Composition) and view.options["arrange"] == arrange
@@ -85,6 +120,9 @@ class Composition(View):
         for view in flat[1:]:
             join(focus, view.focus)
         super().__init__(focus=focus, arrange=arrange)
+        self.focus_bar = (
+            focus_bar and len(flat) > 1 and not any(isinstance(part, FocusBar) for view in flat for part in view.parts)
+        )
         self.children = flat
 
     @property

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MEGABYTE = 2**20
 #: What the attention patterns of one Cube may weigh; 64 samples of 8 heads at length 64 fit.
 PATTERN_BUDGET = 8 * MEGABYTE
+# What a variable says of itself: its name and unit, what its interval, null and flag are, why it may have no value.
+WORDS = ("long_name", "units", "interval", "null", "rule", "marks", "nan")
 #: What any single variable may weigh.
 MOST = 64 * MEGABYTE
 
@@ -116,7 +118,9 @@ def encode(ds: xr.Dataset, name: str, budget: int = PATTERN_BUDGET) -> dict[str,
             f"{name} {_dims_text(dims, shape)} {weight}: show a part of it, ds.isel({longest}=slice({keep}))"
             + (", or raise budget=" if pattern else "")
         )
-    attrs = {key: str(array.attrs[key]) for key in ("long_name", "units") if key in array.attrs}
+    attrs: dict[str, Any] = {key: str(array.attrs[key]) for key in WORDS if key in array.attrs}
+    if "bounds" in array.attrs:
+        attrs["bounds"] = [float(v) for v in np.ravel(array.attrs["bounds"])]
     return {"dims": dims, "shape": shape, "dtype": dtype, "attrs": attrs, "data": values}
 
 

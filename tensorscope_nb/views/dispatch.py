@@ -2,60 +2,142 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.views.attention_pattern import AttentionPattern
 from tensorscope_nb.views.base import View
 from tensorscope_nb.views.fields import dims_of, measures, opened
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.head_grid import HeadGrid
+from tensorscope_nb.views.layer_bars import LayerBars
+from tensorscope_nb.views.matrix import Matrix
+from tensorscope_nb.views.ranking import Ranking
+from tensorscope_nb.views.sample_table import TEXTS, SampleTable
+from tensorscope_nb.views.scatter import Scatter
+from tensorscope_nb.views.spectrum import Spectrum
 from tensorscope_nb.views.timeline import Timeline
+from tensorscope_nb.views.token_strip import TokenStrip
 
 if TYPE_CHECKING:
     import xarray as xr
 
 TIME = ("checkpoint", "step")
-FITS = "query and key (AttentionPattern), layer and head (HeadGrid), checkpoint or step (Timeline)"
+# Along these a variable is sliced or reduced, unless nothing else is there.
+ASIDE = (*TIME, "model", "task", "sample", "replicate", "kind")
+FITS = (
+    "query and key (AttentionPattern), layer and head (HeadGrid), checkpoint or step (Timeline), position (TokenStrip), "
+    "component (Spectrum), layer (LayerBars), sample (SampleTable), any two dimensions (Matrix), any one (Ranking)"
+)
 
 
 def view(
-    ds: xr.Dataset | xr.DataArray,
+    source: Any,
     variable: str | None = None,
     *,
     x: str | None = None,
     y: str | None = None,
+    compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
     reduce: str = "mean",
+    budget: int | None = None,
     title: str | None = None,
     focus: Focus | None = None,
 ) -> View:
-    """The view that fits a variable's dimensions; ``x`` and ``y`` ask for certain axes.
+    """The view that fits a variable's dimensions, or the linked views of a Study.
+
+    ``x`` and ``y`` ask for certain axes; two variables in their place are set against each other. ``compare`` takes two
+    checkpoints (or models): side by side, with their difference. ``budget`` bounds the bytes of attention patterns.
 
     >>> import numpy as np, xarray as xr
     >>> history = xr.Dataset({"score": (("checkpoint", "layer", "head"), np.zeros((3, 2, 4)))})
     >>> view(history), view(history, x="checkpoint")
     (HeadGrid(score), Timeline(score))
+    >>> view(xr.Dataset({"cka": (("layer_a", "layer_b"), np.eye(2))}))
+    Matrix(cka)
     """
-    data, variable = opened(ds, variable)
+    from tensorscope_nb.views.dashboard import dashboard, is_study
+
+    common: dict[str, Any] = {"title": title, "reduce": reduce, "focus": focus}
+    if is_study(source):
+        asked = {"variable": variable, "x": x, "y": y, "compare": compare, "title": title}
+        if given := [name for name, value in asked.items() if value is not None]:
+            raise ValueError(f"the view of a Study takes no {', '.join(given)}; view one of its results: ts.view(study[name], …)")
+        return dashboard(source, reduce=reduce, focus=focus)
+    data, variable = opened(source, variable)
+    if variable is None and x in data.data_vars and y in data.data_vars:
+        return Scatter(source, x, y, **common)
     dims = set(dims_of(data, variable)) if variable is not None else {str(d) for d in data.sizes}
     for name, axis in (("x", x), ("y", y)):
         if axis is not None and axis not in dims:
             there = ", ".join(sorted(dims)) or "none"
             raise ValueError(f"{name}={axis!r} is no dimension of {variable or 'this Dataset'}; there are {there}")
+    make = _fitting(data, variable, x, y)
+    if make is None:
+        asked_for = "".join(f", {name}={axis!r}" for name, axis in (("x", x), ("y", y)) if axis is not None)
+        raise ValueError(f"no view fits {variable or 'this Dataset'} [{', '.join(sorted(dims))}]{asked_for}; views fit {FITS}")
+    kind, options = make
+    if kind is AttentionPattern:
+        common = {"title": title, "focus": focus, **({} if budget is None else {"budget": budget})}
+    elif budget is not None:
+        raise ValueError(f"budget= bounds attention patterns; this is a {kind.__name__}")
+    if compare is not None:
+        if kind in (AttentionPattern, Timeline, SampleTable, Spectrum):
+            raise ValueError(f"compare= does not fit a {kind.__name__}")
+        options = {**options, "compare": compare}
+    if kind is not SampleTable:
+        options = {**options, "variable": variable}
+    return kind(source, **options, **common)
+
+
+Fit = tuple[type[Any], dict[str, Any]]
+
+
+def _fitting(data: xr.Dataset, variable: str | None, x: str | None, y: str | None) -> Fit | None:
+    """The kind of view, and the options that it needs; the first that fits."""
     axes = {axis for axis in (x, y) if axis is not None}
 
     def has(*needs: str) -> bool:
         if variable is not None:
-            return set(needs) <= dims and axes <= set(needs)
+            return set(needs) <= set(dims_of(data, variable)) and axes <= set(needs)
         return axes <= set(needs) and bool(measures(data, needs))
 
     if has("query", "key"):
-        return AttentionPattern(ds, variable, title=title, focus=focus)
+        return AttentionPattern, {}
     if x in TIME and y is None:
-        return Timeline(ds, variable, x=x, title=title, reduce=reduce, focus=focus)
+        return Timeline, {"x": x}
     if has("layer", "head"):
-        return HeadGrid(ds, variable, title=title, reduce=reduce, focus=focus)
+        return HeadGrid, {}
+    names = [variable] if variable is not None else [n for n in measures(data, []) if dims_of(data, n)]
+    pair = next(filter(None, (_pair(dims_of(data, n), x, y) for n in names)), None)
+    if pair and (axes or not has("position") or set(pair) == {"layer", "position"}):
+        return Matrix, {"y": pair[0], "x": pair[1]}
+    if has("position"):
+        return TokenStrip, {}
+    if has("component"):
+        return Spectrum, {}
     for time in TIME:
         if has(time):
-            return Timeline(ds, variable, x=time, title=title, reduce=reduce, focus=focus)
-    asked = "".join(f", {name}={axis!r}" for name, axis in (("x", x), ("y", y)) if axis is not None)
-    raise ValueError(f"no view fits {variable or 'this Dataset'} [{', '.join(sorted(dims))}]{asked}; views fit {FITS}")
+            return Timeline, {"x": time}
+    if has("layer"):
+        return LayerBars, {}
+    if has("sample") and all(set(dims_of(data, n)) == {"sample"} for n in names):
+        texts = [n for n in TEXTS if n in data.variables]
+        return SampleTable, {"columns": [*texts, variable]} if variable is not None else {}
+    if names and not axes:
+        return Ranking, {}
+    return None
+
+
+def _pair(dims: Sequence[str], x: str | None, y: str | None) -> tuple[str, str] | None:
+    """The rows and columns of a Matrix: those asked for, or the two dimensions that are left when the others are sliced."""
+    if x and y:
+        return (y, x) if {x, y} <= set(dims) and x != y and not {x, y} & set(TIME) else None
+    free = [d for d in dims if d not in ASIDE]
+    if len(free) != 2 or (x or y) or "component" in free or len(dims) - len(free) > 2:
+        return None
+    return (free[0], free[1]) if not any(d in TIME for d in dims) or _alike(free) else None
+
+
+def _alike(pair: list[str]) -> bool:
+    """Two dimensions of one kind: ``layer_a`` and ``layer_b``, ``source`` and ``target``."""
+    return pair == ["source", "target"] or pair[0].rpartition("_")[0] == pair[1].rpartition("_")[0] != ""

@@ -102,7 +102,7 @@ def _collect(widget: anywidget.AnyWidget, models: dict[str, Any]) -> None:
     """The widget and all that it refers to. The Runtime stays behind: the page has the bundle itself."""
     if _reference(widget) in models:
         return
-    kept = {"kind", "focus_model", "cube", "variable", "options", "children", "cursor", "data"}
+    kept = {"kind", "focus_model", "cube", "variable", "options", "settings", "children", "focus_bar", "cursor", "places", "data"}
     models[_reference(widget)] = {name: _jsonable(value) for name, value in widget.get_state().items() if name in kept}
     if isinstance(widget, View):
         linked = [widget.focus_model, widget.cube, *(widget.children if isinstance(widget, Composition) else [])]

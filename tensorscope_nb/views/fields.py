@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tensorscope_nb.views.cube import dataset_of
+from tensorscope_nb.views.cube import Cube, dataset_of
+from tensorscope_nb.views.rules import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import xarray as xr
 
-ROLES = {"ci_low": "low", "ci_high": "high", "null": "null"}
-ASIDES = ("p_value", "q_value", "statistic", "effect_size")
+ROLES = {
+    "ci_low": "low", "ci_high": "high", "null": "null", "p_value": "p", "q_value": "q", "significant": "significant",
+    "converged": "converged", "residual": "residual",
+}  # fmt: skip
+ASIDES = ("statistic", "effect_size")
+# Dimensions that a view may slice at the Focus or reduce besides its axes.
+SLICED = ("checkpoint", "step", "model", "task", "sample", "replicate")
 
 
 def is_companion(name: str) -> bool:
@@ -55,11 +61,14 @@ def measures(ds: xr.Dataset, needs: Iterable[str]) -> list[str]:
 def flags(ds: xr.Dataset, needs: Iterable[str], within: Iterable[str]) -> list[str]:
     """Yes-or-no variables that have the dimensions ``needs`` and none outside ``within``."""
     needs, within = set(needs), set(within)
-    return [str(n) for n, v in ds.data_vars.items() if v.dtype.kind == "b" and needs <= {str(d) for d in v.dims} <= within]
+    return [
+        str(n) for n, v in ds.data_vars.items()
+        if v.dtype.kind == "b" and needs <= {str(d) for d in v.dims} <= within and not is_companion(str(n))
+    ]  # fmt: skip
 
 
 def companions(ds: xr.Dataset, names: Iterable[str], needs: Iterable[str]) -> dict[str, dict[str, str]]:
-    """The interval and the null of each variable: ``{variable: {"low": ..., "high": ..., "null": ...}}``.
+    """The interval, the null and the like of each variable: ``{variable: {"low": ..., "high": ..., "null": ...}}``.
 
     ``x_ci_low`` belongs to ``x``. A plain ``ci_low`` belongs to the first variable of the Dataset that has its dimensions.
     """
@@ -78,6 +87,80 @@ def companions(ds: xr.Dataset, names: Iterable[str], needs: Iterable[str]) -> di
         if mine:
             found[name] = mine
     return found
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a view shows: the first variable, those of its drop-down, and what qualifies them."""
+
+    data: xr.Dataset
+    variable: str
+    variables: list[str]
+    companions: dict[str, dict[str, str]]
+    marks: list[str]
+
+    def cube(self, source: xr.Dataset | xr.DataArray, *others: str) -> Cube:
+        return Cube.of(source, travelling(self.variables, self.companions, self.marks, others))
+
+
+def shown(
+    kind: str,
+    source: xr.Dataset | xr.DataArray,
+    variable: str | None,
+    needs: Sequence[str],
+    within: Iterable[str] = (),
+    *,
+    only: bool = False,
+) -> Shown:
+    """The variables of ``source`` that have the dimensions ``needs``; the drop-down has those with none outside ``within``."""
+    data, variable = opened(source, variable)
+    words = " and ".join(needs) or "any dimension"
+    possible = measures(data, needs)
+    every = {*needs, *within}
+    if variable is None:
+        if not possible:
+            raise ValueError(f"{kind} needs a variable with {words}; {came(data)} came")
+        variable = next((n for n in possible if set(dims_of(data, n)) <= every), possible[0])
+    dims = dims_of(data, variable)
+    if not set(needs) <= set(dims) or not dims:
+        raise ValueError(f"{kind} needs {words}; {variable} has {', '.join(dims) or 'no dimensions'}")
+    if data[variable].dtype.kind not in "biuf":
+        raise ValueError(f"{kind} shows numbers; {variable} has values of type {data[variable].dtype}")
+    names = [variable] if only else [n for n in possible if set(dims_of(data, n)) <= every]
+    if variable not in names:
+        names.insert(0, variable)
+    return Shown(data, variable, names, companions(data, names, needs), flags(data, needs, every))
+
+
+def comparison(ds: xr.Dataset, compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None) -> dict[str, Any] | None:
+    """Two places along one dimension, as the page wants them: ``(600, 3000)`` or ``{"model": ("a", "b")}``."""
+    if compare is None:
+        return None
+    if isinstance(compare, Mapping):
+        if len(compare) != 1:
+            raise ValueError(f"compare= takes one dimension with two of its values; {dict(compare)!r} came")
+        dim, pair = next(iter(compare.items()))
+    else:
+        there = [d for d in COMPARED if d in ds.sizes]
+        if not there:
+            raise ValueError(
+                f"compare= takes two values of a {', '.join(COMPARED)}; this Dataset has {', '.join(map(str, ds.sizes))}"
+            )
+        dim, pair = there[0], compare
+    if dim not in ds.sizes:
+        raise ValueError(f"compare={compare!r}: {dim} is no dimension; there are {', '.join(map(str, ds.sizes))}")
+    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+        raise ValueError(f"compare= takes two values along {dim}; {pair!r} came")
+    values = ds[dim].values.tolist()
+    for value in pair:
+        if value not in values:
+            shown = ", ".join(map(str, values[:12])) + (", …" if len(values) > 12 else "")
+            raise ValueError(f"compare={pair!r}: {dim} has no {value!r}; it has {shown}")
+    first, second = (plain(v) for v in pair)
+    return {"dim": dim, "from": first, "to": second, "show": "all"}
+
+
+COMPARED = ("checkpoint", "model", "step", "task")
 
 
 def _first(ds: xr.Dataset, companion: str) -> str | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets as t
 
-from tensorscope_nb.views.rules import Cursor, Selection, plain, selection
+from tensorscope_nb.views.rules import TIME, Cursor, Selection, Value, followed, plain, selection
 from tensorscope_nb.views.runtime import SILENT
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ class FocusModel(anywidget.AnyWidget):
     _esm = SILENT
     cursor = t.Dict().tag(sync=True)
     known = t.Dict().tag(sync=True)
+    places: Any = t.List().tag(sync=True)
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         if "cursor" in sync_data and "known" in sync_data:
@@ -56,6 +60,7 @@ class Focus:
         self.model = FocusModel()
         self._observers: list[Observer] = []
         self._lock = threading.RLock()
+        self.viewers: weakref.WeakSet[Any] = weakref.WeakSet()
         self.model.observe(self._tell, names="cursor")
         self.update(selections)
 
@@ -99,12 +104,63 @@ class Focus:
         # callbacks from the page run on a thread of their own
         with self._lock:
             merged = {**self.model.cursor, **changes}
-            self.model.cursor = {dim: value for dim, value in merged.items() if value is not None}
+            listed = [] if any(dim in place for place in self.model.places for dim in changes) else self.model.places
+            self._write({dim: value for dim, value in merged.items() if value is not None}, listed)
+        for words in self._unseen({dim: value for dim, value in changes.items() if value is not None}):
+            warnings.warn(words, stacklevel=2)
 
     def clear(self) -> None:
         """Select nothing."""
         with self._lock:
-            self.model.cursor = {}
+            self._write({}, [])
+
+    @property
+    def places(self) -> list[dict[str, Value]]:
+        """The places that were picked one by one, where they are not all combinations of what is selected; else empty.
+
+        >>> focus = Focus()
+        >>> focus.places = [{"layer": 0, "head": 0}, {"layer": 1, "head": 2}]
+        >>> focus
+        Focus(layer=[0, 1], head=[0, 2])
+        >>> focus["layer"] = 1
+        >>> focus.places
+        []
+        """
+        return [dict(place) for place in self.model.places]
+
+    @places.setter
+    def places(self, places: Iterable[Mapping[str, Any]]) -> None:
+        listed: list[dict[str, Any]] = [{dim: plain(value) for dim, value in place.items()} for place in places]
+        if len({frozenset(place) for place in listed}) > 1:
+            raise ValueError(f"places share their dimensions; {listed!r} came")
+        along = {dim: list(dict.fromkeys(place[dim] for place in listed)) for dim in (listed[0] if listed else [])}
+        single: Cursor = {dim: values[0] if len(values) == 1 else values for dim, values in along.items()}
+        rectangle = math.prod(len(values) for values in along.values()) == len(listed)
+        with self._lock:
+            self._write({**self.model.cursor, **single}, [] if rectangle else listed)
+
+    def _write(self, cursor: Cursor, places: list[Any]) -> None:
+        with self.model.hold_sync(), self.model.hold_trait_notifications():
+            self.model.cursor, self.model.places = cursor, places
+
+    def _unseen(self, changes: Cursor) -> list[str]:
+        """Words for what no view of this Focus has."""
+        cubes = [view.cube.data for view in list(self.viewers) if view.cube is not None]
+        found: list[str] = []
+        for dim, value in changes.items() if cubes else ():
+            there = sorted({d for cube in cubes for d in (*cube["dims"], *cube["coords"]) if dim in (d, *followed(d))})
+            if not there:
+                dims = sorted({d for cube in cubes for d in cube["dims"]})
+                found.append(f"no linked view has {dim!r}; they have {', '.join(dims)}")
+                continue
+            known = [c["values"] for cube in cubes for name, c in cube["coords"].items() if name in there]
+            bare = [range(cube["dims"][d]) for cube in cubes for d in there if d in cube["dims"] and d not in cube["coords"]]
+            missing = [v for v in (value if isinstance(value, list) else [value]) if not any(v in k for k in (*known, *bare))]
+            if missing and dim not in TIME:
+                has = list(dict.fromkeys(v for values in (*known, *bare) for v in values))
+                shown = ", ".join(map(str, has[:12])) + (", …" if len(has) > 12 else "")
+                found.append(f"no linked view has {dim} {', '.join(map(repr, missing))}; there are {shown}")
+        return found
 
     def observe(self, fn: Observer) -> None:
         """Call ``fn(cursor)`` whenever the selection changes, here or in the page."""
@@ -137,7 +193,8 @@ class Focus:
         missing = {dim: value for dim, value in other.cursor.items() if dim not in self}
         other.model.unobserve(other._tell, names="cursor")
         self._observers.extend(other._observers)
-        other.model, other._observers, other._lock = self.model, self._observers, self._lock
+        self.viewers.update(other.viewers)
+        other.model, other._observers, other._lock, other.viewers = self.model, self._observers, self._lock, self.viewers
         if missing:
             self.update(missing)
 

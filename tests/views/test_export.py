@@ -1,8 +1,5 @@
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +7,6 @@ import pytest
 from views.synthetic import heads, patterns
 
 from tensorscope_nb.views import AttentionPattern, HeadGrid, Timeline, export_html
-
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-
-
-@pytest.fixture(scope="module")
-def page_of() -> Iterator[Any]:
-    """Opens a file in Chromium with the network shut off; anything that asks for it is noted."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
-    if executable is None:
-        (pytest.fail if os.environ.get("TENSORSCOPE_REQUIRE_BROWSER") else pytest.skip)("no Chromium on PATH")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-
-        def open_page(path: Path, **options: Any) -> Any:
-            context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}, **options)
-            page = context.new_page()
-            page.problems = []
-            page.on("pageerror", lambda error: page.problems.append(str(error)))
-            page.on("console", lambda line: page.problems.append(line.text) if line.type == "error" else None)
-            page.on(
-                "request", lambda r: page.problems.append(r.url) if not r.url.startswith(("file:", "blob:", "data:")) else None
-            )
-            page.goto(path.as_uri())
-            return page
-
-        yield open_page
-        browser.close()
 
 
 def state_of(path: Path) -> dict[str, Any]:

@@ -53,9 +53,9 @@ def test_the_accessor_views_datasets_and_arrays() -> None:
             "x='neuron' is no dimension of this Dataset; there are checkpoint, head, layer",
         ),
         (
-            lambda: view(xr.Dataset({"g": ("module", [1.0])})),
+            lambda: view(xr.Dataset({"total": 1.0})),
             ValueError,
-            r"no view fits this Dataset \[module\]; views fit query and key",
+            r"no view fits this Dataset \[\]; views fit query and key",
         ),
         (
             lambda: view(heads(), "copying", x="layer", y="checkpoint"),

@@ -1,13 +1,24 @@
 // The bundle. The Runtime widget carries it once; each view's stub asks it to render its kind.
 import { mountComposition } from "./core/compose";
+import { mountFocusBar } from "./core/focusbar";
+import type { Kind } from "./core/stage";
 import style from "./core/style.css";
 import type { Mount } from "./core/types";
-import { type Kind, mountView } from "./core/view";
+import { mountView } from "./core/view";
 import { attentionPattern } from "./views/attention";
-import { headGrid } from "./views/headgrid";
+import { headGrid, matrix } from "./views/cellgrid";
+import { layerBars } from "./views/layerbars";
+import { ranking } from "./views/ranking";
+import { sampleTable } from "./views/sampletable";
+import { scatter } from "./views/scatter";
+import { spectrum } from "./views/spectrum";
 import { timeline } from "./views/timeline";
+import { tokenStrip } from "./views/tokenstrip";
 
-const KINDS: Record<string, Kind> = { HeadGrid: headGrid, AttentionPattern: attentionPattern, Timeline: timeline };
+const KINDS: Record<string, Kind> = {
+  HeadGrid: headGrid, Matrix: matrix, LayerBars: layerBars, Ranking: ranking, Spectrum: spectrum, Scatter: scatter,
+  Timeline: timeline, AttentionPattern: attentionPattern, TokenStrip: tokenStrip, SampleTable: sampleTable,
+};
 
 function wearStyle(): void {
   if (document.getElementById("tensorscope-style")) return;
@@ -23,6 +34,7 @@ async function render(mount: Mount): Promise<void> {
   wearStyle();
   const kind = mount.model.get("kind") as string;
   if (kind === "Composition") return mountComposition(mount, render, basisOf);
+  if (kind === "FocusBar") return mountFocusBar(mount);
   const view = KINDS[kind];
   if (!view) throw new Error(`This front end has no view called ${kind}; it has ${Object.keys(KINDS).join(", ")}.`);
   return mountView(kind, view, mount);

@@ -6,7 +6,8 @@ function stage(cursor: Cursor) {
   const state: Record<string, unknown> = { cursor };
   const frames: (() => void)[] = [];
   let heard = () => {};
-  const model = { get: (n: string) => state[n], set: vi.fn((n: string, v: unknown) => void (state[n] = v)), save_changes: vi.fn(), on: (_: string, run: () => void) => void (heard = run) };
+  // as in Backbone, whoever sets a value hears of it at once
+  const model = { get: (n: string) => state[n], set: vi.fn((n: string, v: unknown) => ((state[n] = v), n === "known" || heard())), save_changes: vi.fn(), on: (_: string, run: () => void) => void (heard = run) };
   const focus = new Focus(model, (run) => frames.push(run));
   focus.attach(model);
   return { focus, model, frame: () => frames.splice(0).forEach((run) => run()), fromKernel: (c: Cursor) => ((state.cursor = c), heard()) };
@@ -62,4 +63,50 @@ test("a view that is gone hears nothing", () => {
   gone.abort();
   focus.set({ layer: 1 });
   expect(listener).not.toHaveBeenCalled();
+});
+
+test("undo goes back step by step, redo forth, and a new choice ends redo", () => {
+  const { focus } = stage({});
+  focus.set({ layer: 0 });
+  focus.set({ head: 2 });
+  focus.undo();
+  expect(focus.cursor).toEqual({ layer: 0 });
+  focus.undo();
+  expect([focus.cursor, focus.canUndo, focus.canRedo]).toEqual([{}, false, true]);
+  focus.redo();
+  focus.redo();
+  expect(focus.cursor).toEqual({ layer: 0, head: 2 });
+  focus.undo();
+  focus.set({ sample: "s" });
+  expect([focus.cursor, focus.canRedo]).toEqual([{ layer: 0, sample: "s" }, false]);
+});
+
+test("what is dragged along time is one step back", () => {
+  const { focus } = stage({ layer: 1 });
+  for (const checkpoint of [3000, 1800, 600]) focus.set({ checkpoint });
+  focus.undo();
+  expect(focus.cursor).toEqual({ layer: 1 });
+});
+
+test("a selection made on behalf of another leaves with it", () => {
+  const { focus } = stage({});
+  focus.set({ source: "0.1", layer: 0, head: 1 }, { source: ["layer", "head"] });
+  focus.set({ checkpoint: 600 });
+  expect(focus.cursor.source).toBe("0.1");
+  focus.set({ layer: 1, head: 2 });
+  expect(focus.cursor).toEqual({ checkpoint: 600, layer: 1, head: 2 });
+});
+
+test("places travel, and end when one of their dimensions is chosen anew", () => {
+  const { focus, model, frame } = stage({});
+  const two = [{ layer: 0, head: 0 }, { layer: 1, head: 2 }];
+  focus.set({ layer: [0, 1], head: [0, 2] }, {}, two);
+  frame();
+  expect(model.set).toHaveBeenLastCalledWith("places", two);
+  focus.set({ sample: "s" });
+  expect(focus.places).toEqual(two);
+  focus.set({ layer: 1 });
+  expect(focus.places).toEqual([]);
+  focus.undo();
+  expect(focus.places).toEqual(two);
 });

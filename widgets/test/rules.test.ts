@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { baseName, followed, indicesAt, patched, same, toggled } from "../src/core/rules";
+import { baseName, followed, indicesAt, patched, same } from "../src/core/rules";
+import { chosen, toggled } from "../src/core/places";
 import type { Cursor, Value } from "../src/core/types";
 import cases from "../../tests/views/focus_cases.json";
 import { cubeOf } from "./cubes";
@@ -48,11 +49,23 @@ test("a patch sets, replaces and clears", () => {
   expect(same({ a: 1 }, { a: "1" })).toBe(false);
 });
 
-test("toggling adds a place, then takes it away", () => {
-  expect(toggled({}, { layer: 1, head: 2 })).toEqual({ layer: 1, head: 2 });
-  expect(toggled({ layer: 1, head: 2 }, { layer: 1, head: 3 })).toEqual({ layer: 1, head: [2, 3] });
-  expect(toggled({ layer: 1, head: [2, 3] }, { layer: 1, head: 2 })).toEqual({ head: 3 });
-  expect(toggled({ layer: 1, head: 2 }, { layer: 1, head: 2 })).toEqual({ layer: null, head: null });
+test("toggling adds exactly one place, then takes it away", () => {
+  expect(toggled({}, [], { layer: 1, head: 2 })).toEqual({ patch: { layer: 1, head: 2 }, places: [] });
+  expect(toggled({ layer: 1, head: 2 }, [], { layer: 1, head: 3 })).toEqual({ patch: { layer: 1, head: [2, 3] }, places: [] });
+  const two = [{ layer: 0, head: 0 }, { layer: 1, head: 2 }];
+  expect(toggled({ layer: 0, head: 0 }, [], two[1])).toEqual({ patch: { layer: [0, 1], head: [0, 2] }, places: two });
+  expect(toggled({ layer: [0, 1], head: [0, 2] }, two, two[0])).toEqual({ patch: { layer: 1, head: 2 }, places: [] });
+  expect(toggled({ layer: 1, head: 2 }, [], { layer: 1, head: 2 })).toEqual({ patch: { layer: null, head: null }, places: [] });
+});
+
+test("places count while they agree with what is selected along each dimension", () => {
+  const two = [{ layer: 0, head: 0 }, { layer: 1, head: 2 }];
+  const cursor = { layer: [0, 1], head: [0, 2] };
+  const test = chosen(cube, ["layer", "head"], cursor, two)!;
+  expect([test([0, 0]), test([1, 2]), test([0, 2])]).toEqual([true, true, false]);
+  expect(chosen(cube, ["layer", "head"], { ...cursor, layer: 1 }, two)!([1, 0])).toBe(true);
+  expect(chosen(cube, ["layer"], cursor, two)!([1])).toBe(true);
+  expect(chosen(cube, ["layer"], {}, two)).toBeNull();
 });
 
 test.each(cases as unknown as Case[])("as in Python: $why", ({ coords, others, cursor, selected }) => {

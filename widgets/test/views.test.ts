@@ -1,14 +1,15 @@
 import { expect, test } from "vitest";
 import { shortened, visibleToken } from "../src/core/dom";
 import { linear, timeScale } from "../src/core/scale";
-import { ceiling, extentOf, isCausal, panelsAt, readPanel, rowOf, strongest, tokensOf } from "../src/views/attention-data";
+import { ceiling, extentOf, isCausal, panelsAt, readPanel, rowOf, strongest } from "../src/views/attention-data";
+import { tokensOf } from "../src/core/tokens";
 import { cellAt, gridShape, runs } from "../src/views/grid";
 import { axisTicks, lineAt, linesOf, spread } from "../src/views/lines";
 import { cubeOf } from "./cubes";
 
 test("a HeadGrid has layer 0 at the bottom", () => {
   const shape = gridShape(334, 2, 4);
-  expect(shape.cell).toBe(72);
+  expect(shape.cell).toBe(74);
   expect(cellAt(shape, shape.left + 1, shape.top + 1)).toEqual([1, 0]);
   expect(cellAt(shape, shape.left + 3 * shape.cell + 1, shape.top + shape.line + 1)).toEqual([0, 3]);
   expect(cellAt(shape, shape.left - 1, shape.top + 1)).toBeNull();
@@ -29,7 +30,7 @@ const pattern = [1, 0, 0, NaN, 0.3, 0.7, 0, NaN, 0.2, 0.2, 0.6, NaN, NaN, NaN, N
 const cube = cubeOf({ sample: ["a"], layer: [0, 1], head: [0, 1], query: 4, key: 4, position: 4 }, {
   pattern: [["sample", "layer", "head", "query", "key"], [0, 1, 2, 3].flatMap(() => pattern)],
 });
-cube.variables.token = { name: "token", dims: ["sample", "position"], shape: [1, 4], values: ["<b>", " the", "\n", ""], longName: "token", units: "" };
+cube.variables.token = { name: "token", dims: ["sample", "position"], shape: [1, 4], values: ["<b>", " the", "\n", ""], longName: "token", units: "", words: {} };
 
 test("patterns: padding is cut, what lies above the diagonal is not drawn", () => {
   const panel = readPanel(cube, cube.variables.pattern, { layer: 1, head: 0 }, "");

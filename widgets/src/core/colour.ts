@@ -36,10 +36,14 @@ function table(name: string, stops: string[]): Uint8Array {
   return tables.get(name)!;
 }
 
-/** Values that go below zero, or could, get the diverging map, centred on 0; the others start at 0. */
-export function colourScale([low, high]: [number, number], dark: boolean, signed = low < 0): ColourScale {
+/**
+ * Values that go below zero, or could, get the diverging map, centred on 0; the others start at 0, or at their smallest where
+ * they are `free` of it and far away.
+ */
+export function colourScale([low, high]: [number, number], dark: boolean, signed = low < 0, free = false): ColourScale {
   const reach = Math.max(Math.abs(low), Math.abs(high)) || 1;
-  const domain: [number, number] = signed ? [-reach, reach] : [0, high || 1];
+  const floor = free && low > 0.5 * high && low < high ? low : 0;
+  const domain: [number, number] = signed ? [-reach, reach] : [floor, high || 1];
   const colours = signed ? (dark ? table("dark", SIGNED_DARK) : table("light", SIGNED_LIGHT)) : table("viridis", VIRIDIS);
   const slot = (v: number) => Math.max(0, Math.min(255, Math.round(((v - domain[0]) / (domain[1] - domain[0])) * 255))) * 3;
   return {
@@ -80,6 +84,12 @@ export function gradient(scale: ColourScale, stops = 17): string {
 /** Values to ABGR pixels, row by row; NaN stays transparent. */
 export function pixels(values: ArrayLike<number>, scale: ColourScale): Uint32Array {
   const out = new Uint32Array(values.length);
-  for (let i = 0; i < values.length; i++) out[i] = scale.pixel(values[i]);
+  const [low, high] = scale.domain;
+  const steps = Uint32Array.from({ length: 256 }, (_, i) => scale.pixel(low + ((high - low) * i) / 255));
+  const factor = 255 / (high - low);
+  for (let i = 0; i < values.length; i++) {
+    const at = (values[i] - low) * factor + 0.5;
+    if (at === at) out[i] = steps[at <= 0 ? 0 : at >= 255 ? 255 : at | 0];
+  }
   return out;
 }

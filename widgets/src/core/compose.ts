@@ -1,12 +1,15 @@
 // Views beside and below each other. Each is mounted as it is: the Focus that they share is in their models.
 import { h } from "./dom";
 import { openFocus } from "./focus";
+import { mountFocusBar } from "./focusbar";
 import type { Host, Model, Mount } from "./types";
 
 export async function mountComposition(mount: Mount, mountAny: (mount: Mount) => Promise<void>, basisOf: (kind: string) => number): Promise<void> {
   const { model, el, host, signal } = mount;
   const beside = model.get("options").arrange === "beside";
-  const root = h("div", { class: `ts-root ${beside ? "ts-beside" : "ts-below"}`, "data-ts-view": "Composition" });
+  const bar = h("div", { class: "ts-bar-place" });
+  const row = h("div", { class: beside ? "ts-beside" : "ts-below" });
+  const root = h("div", { class: "ts-root", "data-ts-view": "Composition" }, bar, row);
   el.append(root);
   signal.addEventListener("abort", () => root.remove());
   const children = await Promise.all((model.get("children") as string[]).map((ref) => host.getModel(ref)));
@@ -15,7 +18,7 @@ export async function mountComposition(mount: Mount, mountAny: (mount: Mount) =>
     void basis(child, host, basisOf).then((width) => cell.style.setProperty("--ts-basis", `${width}px`));
     return cell;
   });
-  root.append(...cells);
+  row.append(...cells);
   const follow = async () => {
     const focus = await openFocus(host, model.get("focus_model"));
     const mirror = () => (root.dataset.tsFocus = JSON.stringify(focus.cursor));
@@ -24,7 +27,18 @@ export async function mountComposition(mount: Mount, mountAny: (mount: Mount) =>
   };
   model.on("change:focus_model", () => void follow());
   await follow();
-  await Promise.all(children.map((child, i) => mountAny({ model: child, el: cells[i], host, signal })));
+  // the bar comes last: it lists the places that the views know
+  await Promise.all(children.map((child, i) => mountAny({ model: child, el: cells[i], host, signal, nested: true })));
+  let shown: AbortController | undefined;
+  const showBar = () => {
+    shown?.abort();
+    if (mount.nested || !model.get("focus_bar")) return;
+    shown = new AbortController();
+    void mountFocusBar({ model, el: bar, host, signal: shown.signal });
+  };
+  signal.addEventListener("abort", () => shown?.abort());
+  model.on("change:focus_bar", showBar);
+  showBar();
 }
 
 /** A comfortable width: views beside each other add up, below each other the widest counts. */

@@ -10,6 +10,10 @@ export interface Variable {
   values: Values;
   longName: string;
   units: string;
+  /** What the interval, the null and a flag are; which variable a flag is about; why there may be no value. */
+  words: { interval?: string; null?: string; rule?: string; marks?: string; nan?: string };
+  /** The smallest and largest possible value. */
+  bounds?: [number, number];
 }
 
 export interface Coordinate {
@@ -27,7 +31,7 @@ export interface WireVariable {
   dims: string[];
   shape: number[];
   dtype: string;
-  attrs: { long_name?: string; units?: string };
+  attrs: { long_name?: string; units?: string; bounds?: [number, number] } & Variable["words"];
   data: DataView | string[];
 }
 
@@ -68,6 +72,12 @@ export function decode(dtype: string, data: DataView | string[]): Values {
   throw new Error(`This page does not know the value type ${dtype}.`);
 }
 
+/** A share lies between 0 and 1, whether it says so by its bounds or by its unit. */
+function boundsOf({ bounds, units }: WireVariable["attrs"]): [number, number] | undefined {
+  if (bounds?.length === 2) return bounds;
+  return units?.startsWith("share of") ? [0, 1] : undefined;
+}
+
 const decoded = new WeakMap<object, Cube>();
 
 /** Decode once per message: every view of a Cube shares the arrays. */
@@ -79,6 +89,7 @@ export function openCube(wire: WireCube): Cube {
     const longName = v.attrs.long_name || name.replaceAll("_", " ");
     variables[name] = {
       name, dims: v.dims, shape: v.shape, values: decode(v.dtype, v.data), longName, units: v.attrs.units ?? "",
+      words: v.attrs, bounds: boundsOf(v.attrs),
     };
   }
   const cube = { dims: wire.dims, coords: wire.coords, variables };

@@ -44,6 +44,10 @@ const PATHS: Record<string, string> = {
   pause: "M4 2.5h3v11H4zM9 2.5h3v11H9z",
   previous: "M10.5 3 5.5 8l5 5",
   next: "M5.5 3l5 5-5 5",
+  undo: "M6 3 2.5 6.5 6 10M3 6.5h6.5a3.5 3.5 0 0 1 0 7H7",
+  redo: "M10 3l3.5 3.5L10 10M13 6.5H6.5a3.5 3.5 0 0 0 0 7H9",
+  close: "M4 4l8 8M12 4l-8 8",
+  picture: "M8 2v8M4.5 7 8 10.5 11.5 7M3 13.5h10",
 };
 
 export function iconButton(icon: string, label: string, onClick: () => void): HTMLButtonElement {
@@ -57,7 +61,7 @@ export function setIcon(button: HTMLButtonElement, icon: string, label: string):
   button.dataset.icon = icon;
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 16 16");
-  svg.setAttribute("class", icon === "previous" || icon === "next" ? "ts-stroke" : "ts-fill");
+  svg.setAttribute("class", icon === "play" || icon === "pause" ? "ts-fill" : "ts-stroke");
   svg.setAttribute("aria-hidden", "true");
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
   path.setAttribute("d", PATHS[icon]);
@@ -71,13 +75,32 @@ export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Whitespace made visible, so that " the" and "the" are two different tokens to the eye. */
+/** A button with words on it; `pressed` makes it a switch. */
+export function wordButton(text: string, label: string, onClick: () => void): HTMLButtonElement {
+  return h("button", { ...KEEP_KEYS, class: "ts-button ts-word", type: "button", title: label, onclick: onClick }, text);
+}
+
+export function press(button: HTMLButtonElement, on: boolean): void {
+  button.setAttribute("aria-pressed", String(on));
+}
+
+const SEEN: Record<string, string> = { " ": "·", "\n": "↵", "\r": "␍", "\t": "⇥", "\u007f": "␡" };
+
+/** Whitespace and what has no glyph made visible: " the" and "the" are two different tokens to the eye. */
 export function visibleToken(token: string): string {
   if (token === "") return "∅";
-  return token.replaceAll(" ", "·").replaceAll("\n", "↵").replaceAll("\r", "␍").replaceAll("\t", "⇥");
+  return token
+    .replace(/[\u0000-\u0020\u007f]/g, (c) => SEEN[c] ?? String.fromCharCode(0x2400 + c.charCodeAt(0)))
+    .replace(/[\u0080-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, (c) => `⟨${c.charCodeAt(0).toString(16).padStart(4, "0")}⟩`);
 }
 
 export const shortened = (text: string, most: number): string => ([...text].length <= most ? text : `${[...text].slice(0, most - 1).join("")}…`);
+
+/** A token beside an axis: short, and a special one by its beginning alone. */
+export function labelToken(token: string): string {
+  const special = /^<\|?(\w{2,}?)\|?>$/.exec(token)?.[1];
+  return special ? `⟨${shortened(special, 5)}⟩` : shortened(visibleToken(token), 8);
+}
 
 /** A visible token in parts, so that its whitespace can be quieter than its text. */
 export function tokenParts(visible: string): Node[] {

@@ -1,6 +1,14 @@
 // One Focus per composition: views read and write here, and the kernel hears of it once per frame.
-import { patched, same } from "./rules";
-import type { Cursor, Host, Model, Patch } from "./types";
+import { agreeing } from "./places";
+import { patched, same, TIME } from "./rules";
+import type { Cursor, Host, Model, Patch, Place, Value } from "./types";
+
+interface State {
+  cursor: Cursor;
+  places: Place[];
+}
+
+const placesOf = (model: Model): Place[] => (model.get("places") as Place[] | undefined) ?? [];
 
 type Listener = (what: "cursor" | "hover") => void;
 
@@ -9,19 +17,34 @@ export class Focus {
   /** What the pointer is over. It never leaves the page. */
   hover: Cursor = {};
   private listeners = new Set<Listener>();
+  /** The values along each dimension, as the views of this Focus have them. */
+  readonly along = new Map<string, Value[]>();
+  private listed: Place[];
   private pending: Patch | null = null;
+  /** What this page itself writes into the model is no word of the kernel. */
+  private sending = false;
+  private past: State[] = [];
+  private future: State[] = [];
+  private lately = { dims: "", at: -Infinity };
+  private bound: Record<string, string[]> = {};
   /** The kernel's last word. Beside it the kernel can tell what was done here from what was there before. */
   private known: Cursor;
 
   constructor(private model: Model, private frame: (run: () => void) => void) {
     this.cursor = { ...(model.get("cursor") as Cursor) };
     this.known = this.cursor;
+    this.listed = placesOf(model);
+  }
+
+  /** The places that were chosen, where they are not all combinations of what is selected along each dimension. */
+  get places(): Place[] {
+    return agreeing(this.cursor, this.listed);
   }
 
   /** Listen to the kernel for as long as a view lives. */
   attach(model: Model): void {
     this.model = model;
-    model.on("change:cursor", () => this.receive(model.get("cursor") as Cursor));
+    for (const trait of ["cursor", "places"]) model.on(`change:${trait}`, () => this.receive(model.get("cursor") as Cursor, placesOf(model)));
   }
 
   subscribe(listener: Listener, signal: AbortSignal): void {
@@ -29,10 +52,61 @@ export class Focus {
     signal.addEventListener("abort", () => this.listeners.delete(listener));
   }
 
-  set(patch: Patch): void {
+  /**
+   * Change the selection. `bound` says which selections were made on behalf of which others: where `source` was selected for
+   * its `layer`, selecting another `layer` takes it away.
+   */
+  set(change: Patch, bound: Record<string, string[]> = {}, places?: Place[]): void {
+    const patch = { ...change };
+    for (const [dim, bases] of Object.entries(this.bound)) {
+      if (!(dim in change) && dim in this.cursor && bases.some((b) => b in change)) patch[dim] = null;
+    }
     const next = patched(this.cursor, patch);
-    if (same(next, this.cursor)) return;
-    this.cursor = next;
+    const untouched = this.listed.length && !Object.keys(this.listed[0]).some((d) => d in change) ? this.listed : [];
+    const listed = places ?? untouched;
+    if (same(next, this.cursor) && same(listed, this.listed)) return;
+    Object.assign(this.bound, bound);
+    this.remember(Object.keys(patch).sort().join());
+    this.write({ cursor: next, places: listed }, patch);
+  }
+
+  /** Go back to what was selected before, or forth again. */
+  undo(): void {
+    this.travel(this.past, this.future);
+  }
+
+  redo(): void {
+    this.travel(this.future, this.past);
+  }
+
+  get canUndo(): boolean {
+    return this.past.length > 0;
+  }
+
+  get canRedo(): boolean {
+    return this.future.length > 0;
+  }
+
+  private travel(from: State[], to: State[]): void {
+    const next = from.pop();
+    if (!next) return;
+    to.push({ cursor: this.cursor, places: this.listed });
+    this.lately.dims = "";
+    this.write(next, { ...Object.fromEntries(Object.keys(this.cursor).map((d) => [d, null])), ...next.cursor });
+  }
+
+  /** What is dragged along time is one step back. */
+  private remember(dims: string): void {
+    const now = performance.now();
+    if (!TIME.has(dims) || dims !== this.lately.dims || now - this.lately.at > 700) this.past.push({ cursor: this.cursor, places: this.listed });
+    if (this.past.length > 200) this.past.shift();
+    this.future = [];
+    this.lately = { dims, at: now };
+  }
+
+  private write(next: State, patch: Patch): void {
+    this.cursor = next.cursor;
+    this.listed = next.places;
     if (!this.pending) {
       this.pending = {};
       this.frame(() => this.flush());
@@ -49,16 +123,23 @@ export class Focus {
 
   private flush(): void {
     this.pending = null;
+    this.sending = true;
     this.model.set("cursor", { ...this.cursor });
     this.model.set("known", { ...this.known });
+    if (!same(this.listed, placesOf(this.model))) this.model.set("places", this.listed);
+    this.sending = false;
     this.model.save_changes();
   }
 
-  private receive(cursor: Cursor): void {
+  private receive(cursor: Cursor, places: Place[]): void {
+    if (this.sending) return;
     const next = this.pending ? patched(cursor, this.pending) : { ...cursor };
-    if (same(next, this.cursor)) return;
+    const listed = this.pending ? this.listed : places;
+    if (same(next, this.cursor) && same(listed, this.listed)) return;
     this.known = { ...cursor };
+    this.remember("");
     this.cursor = next;
+    this.listed = listed;
     this.notify("cursor");
   }
 

@@ -1,14 +1,52 @@
 // The key of a colour scale: a bar with ticks, its name and unit, and what the marks mean.
 import { type ColourScale, gradient } from "./colour";
 import { h } from "./dom";
+import { type Reading, type Status, statuses, statusWords } from "./measure";
+import { extent } from "./slice";
 import { linear, tickStep, ticks, tickText } from "./scale";
 
 export interface Mark {
-  look: "ring" | "hatched";
+  look: "ring" | "underline" | "dashed" | "hatched" | "void" | "hollow" | "whisker" | "dot" | "down";
   text: string;
 }
 
-export function legend(scale: ColourScale, label: string, marks: Mark[], indent: number, width = 190): HTMLElement {
+// What an element says already.
+const shown = new WeakMap<HTMLElement, string>();
+
+/** What each status looks like, where it occurs. */
+export function statusMarks(reading: Reading, looks: Partial<Record<Status, Mark["look"]>> = {}): Mark[] {
+  const usual: Record<Status, Mark["look"]> = { plain: "dot", undecided: "hatched", insignificant: "hatched", unconverged: "hollow", none: "void" };
+  return statuses(reading).map((s) => ({ look: looks[s] ?? usual[s], text: statusWords(s, reading) }));
+}
+
+function marksOf(marks: Mark[]): HTMLElement {
+  return h("div", { class: "ts-keys" }, ...marks.map((m) => h("span", { class: "ts-key" }, h("i", { class: `ts-${m.look}` }), m.text)));
+}
+
+/** The marks alone, for views whose values are along an axis. */
+export function showMarks(element: HTMLElement, marks: Mark[], indent: number): void {
+  const says = JSON.stringify([marks, indent]);
+  if (shown.get(element) === says) return;
+  shown.set(element, says);
+  element.replaceChildren(markLegend(marks, indent));
+}
+
+function markLegend(marks: Mark[], indent: number): HTMLElement {
+  const box = h("div", { class: "ts-legend ts-flat" }, marksOf(marks));
+  box.style.marginLeft = `${indent}px`;
+  box.hidden = !marks.length;
+  return box;
+}
+
+/** Put the key of a scale into an element; it is only rebuilt when it says something else. */
+export function showLegend(element: HTMLElement, scale: ColourScale, label: string, marks: Mark[], indent: number, width = 190, reference?: number): void {
+  const says = JSON.stringify([scale.domain, gradient(scale, 3), label, marks, indent, width, reference]);
+  if (shown.get(element) === says) return;
+  shown.set(element, says);
+  element.replaceChildren(legend(scale, label, marks, indent, width, reference));
+}
+
+function legend(scale: ColourScale, label: string, marks: Mark[], indent: number, width: number, reference?: number): HTMLElement {
   const [low, high] = scale.domain;
   const place = linear([low, high], [0, width]);
   const step = tickStep(low, high, 4);
@@ -21,9 +59,14 @@ export function legend(scale: ColourScale, label: string, marks: Mark[], indent:
     tick.style.left = `${place(t)}px`;
     ramp.append(tick);
   }
-  const keys = marks.map((m) => h("span", { class: "ts-key" }, h("i", { class: `ts-${m.look}` }), m.text));
-  const box = h("div", { class: "ts-legend" }, h("div", {}, ramp, h("div", {}, label)), h("div", { class: "ts-keys" }, ...keys));
-  box.style.marginLeft = `${indent}px`;
+  if (reference !== undefined && reference >= low && reference <= high) {
+    const tick = h("span", { class: "ts-ramp-null" }, "null");
+    tick.style.left = `${place(reference)}px`;
+    ramp.append(tick);
+    ramp.style.marginTop = "12px";
+  }
+  const box = h("div", { class: "ts-legend" }, h("div", {}, ramp, h("div", {}, label)), marksOf(marks));
+  box.style.marginLeft = `${Math.max(10, indent)}px`;
   return box;
 }
 
@@ -31,4 +74,12 @@ export const withUnits = (name: string, units: string): string => {
   if (!units || units === "1") return name;
   return name.endsWith(")") ? `${name}, ${units}` : `${name} (${units})`;
 };
+
+/** The null, where it is one for all. */
+export function commonNull({ reference }: Reading): number | undefined {
+  if (!reference?.length) return undefined;
+  const [low, high] = extent(reference);
+  return high - low <= 0.1 * Math.abs(high) ? (low + high) / 2 : undefined;
+}
+
 export const sentence = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);

@@ -4,7 +4,7 @@ import type { Cursor, Patch, Selection, Value } from "./types";
 
 const BASES = ["checkpoint", "step", "model", "task", "sample", "position", "layer", "head", "block", "module", "neuron",
   "channel", "token_id", "component", "parameter", "metric"];
-const TIME = new Set(["checkpoint", "step"]);
+export const TIME = new Set(["checkpoint", "step"]);
 
 /** sample_a, test_sample → sample; source_layer → layer; query, key → position. */
 export function baseName(name: string): string | null {
@@ -69,7 +69,7 @@ function byCoordinate(cube: Cube, dim: string, cursor: Cursor): number[] | null 
 }
 
 /** module_layer on `module` is about its layer, not about `module`: take the owner's name off first. */
-function stripped(name: string, dim: string): string {
+export function stripped(name: string, dim: string): string {
   return name.startsWith(`${dim}_`) ? `_${name.slice(dim.length + 1)}` : name;
 }
 
@@ -89,22 +89,3 @@ function sorted(x: unknown): unknown {
   if (Array.isArray(x) || x === null || typeof x !== "object") return x;
   return Object.fromEntries(Object.entries(x).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
-
-/**
- * Add a place to the selection, or take it away again. A Focus has one selection per dimension, so several places are the
- * rectangle that spans them.
- */
-export function toggled(cursor: Cursor, place: Record<string, Value>): Patch {
-  const dims = Object.keys(place);
-  const lists = Object.fromEntries(dims.map((d) => [d, d in cursor ? asList(cursor[d]) : []]));
-  const patch: Patch = {};
-  if (dims.every((d) => lists[d].includes(place[d]))) {
-    const shrinking = [...dims].reverse().find((d) => lists[d].length > 1);
-    for (const d of shrinking ? [shrinking] : dims) patch[d] = single(lists[d].filter((v) => v !== place[d]));
-    return patch;
-  }
-  for (const d of dims) patch[d] = single(lists[d].includes(place[d]) ? lists[d] : [...lists[d], place[d]]);
-  return patch;
-}
-
-const single = (list: Value[]): Selection | null => (list.length === 0 ? null : list.length === 1 ? list[0] : list);

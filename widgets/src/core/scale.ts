@@ -11,6 +11,14 @@ export function linear([d0, d1]: [number, number], [r0, r1]: [number, number]): 
   return scale;
 }
 
+/** Powers of ten at even distances; what is not above 0 has no place. */
+export function logarithmic([d0, d1]: [number, number], range: [number, number]): Scale {
+  const inner = linear([Math.log10(d0), Math.log10(d1)], range);
+  const scale = ((v: number) => (v > 0 ? inner(Math.log10(v)) : NaN)) as Scale;
+  scale.invert = (p) => 10 ** inner.invert(p);
+  return scale;
+}
+
 /** A step of 1, 2 or 5 times a power of ten that gives about `count` ticks. */
 export function tickStep(low: number, high: number, count: number): number {
   const raw = (high - low) / Math.max(1, count);
@@ -40,7 +48,8 @@ export function tickText(value: number, step: number): string {
 export function numberText(value: number, digits = 3): string {
   if (Number.isNaN(value)) return "no value";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
-  const size = Math.abs(value);
+  // 0.00999999 is 0.0100 to three digits, not 0.01000
+  const size = Math.abs(Number(value.toPrecision(digits)));
   if (size === 0) return "0";
   if (size >= 1e5 || size < 1e-4) return minus(value.toExponential(digits - 1).replace("e+", "e"));
   return minus(value.toFixed(Math.min(6, Math.max(0, digits - 1 - Math.floor(Math.log10(size))))));
@@ -49,6 +58,7 @@ export function numberText(value: number, digits = 3): string {
 /** A number in a cell: at most two decimals, .83 rather than 0.83 never: zeros carry the eye. */
 export function cellText(value: number, largest: number): string {
   if (Number.isNaN(value)) return "";
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
   const decimals = largest >= 100 ? 0 : largest >= 10 ? 1 : largest >= 0.1 ? 2 : largest >= 0.01 ? 3 : -1;
   if (decimals < 0) return minus(value.toExponential(0));
   const text = value.toFixed(decimals);

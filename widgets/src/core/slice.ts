@@ -18,14 +18,14 @@ const POOLED = new Set(["sample", "replicate", "position", "query", "key"]);
 export const pooled = (dim: string): boolean => POOLED.has(dim) || POOLED.has(baseName(dim) ?? "");
 
 /** Which indices of a dimension that is not an axis are taken, and the words for it. */
-export function pick(cube: Cube, dim: string, cursor: Cursor, reduce: Reduce): { indices: number[]; note: string } {
+export function pick(cube: Cube, dim: string, cursor: Cursor, reduce: Reduce, pool: string[] = []): { indices: number[]; note: string } {
   const values = labels(cube, dim);
   const chosen = indicesAt(cube, dim, cursor);
   const noun = dim.replaceAll("_", " ");
   if (chosen?.length === 1) return { indices: chosen, note: LATEST.has(dim) ? `at ${noun} ${values[chosen[0]]}` : `${noun} ${values[chosen[0]]}` };
   if (chosen) return { indices: chosen, note: `${reduce} over ${chosen.length} ${noun}s` };
   if (LATEST.has(dim)) return { indices: [values.length - 1], note: `at ${noun} ${values.at(-1)}` };
-  if (pooled(dim) && reduce !== "first") {
+  if ((pooled(dim) || pool.includes(dim)) && reduce !== "first") {
     if (values.length === 1) return { indices: [0], note: `${noun} ${values[0]}` };
     return { indices: values.map((_, i) => i), note: `${reduce} over ${values.length} ${noun}s` };
   }
@@ -45,8 +45,8 @@ export function strides(shape: number[]): number[] {
 }
 
 /** Dimensions of a variable over which a slice on `axes` pools: neither axes nor down to one place at the Focus. */
-export function pooledDims(cube: Cube, variable: Variable, axes: string[], cursor: Cursor): string[] {
-  return variable.dims.filter((d) => !axes.includes(d) && pooled(d) && cube.dims[d] > 1 && indicesAt(cube, d, cursor)?.length !== 1);
+export function pooledDims(cube: Cube, variable: Variable, axes: string[], cursor: Cursor, pool: string[] = []): string[] {
+  return variable.dims.filter((d) => !axes.includes(d) && (pooled(d) || pool.includes(d)) && cube.dims[d] > 1 && indicesAt(cube, d, cursor)?.length !== 1);
 }
 
 /** Words where everyone looks at a checkpoint and these values have none. */
@@ -58,34 +58,62 @@ export function timeless(cube: Cube, variable: Variable, cursor: Cursor): string
   return asked ? [`does not follow the ${asked}`] : [];
 }
 
-/** `variable` on `axes` (all of its own dimensions), everything else taken at `cursor`. NaN values are left out of a reduction. */
-export function slice(cube: Cube, variable: Variable, axes: string[], cursor: Cursor, reduce: Reduce = "mean"): Slice {
-  const step = strides(variable.shape);
-  const shape = axes.map((a) => cube.dims[a]);
+// The last slices of each variable: a change of the Focus that does not concern it costs nothing.
+const recent = new WeakMap<Variable, Map<string, Slice>>();
+const KEPT = 4;
+
+/**
+ * `variable` on `axes` (all of its own dimensions), everything else taken at `cursor`. NaN values are left out of a reduction.
+ * The values are shared: copy them before changing them.
+ */
+export function slice(cube: Cube, variable: Variable, axes: string[], cursor: Cursor, reduce: Reduce = "mean", pool: string[] = []): Slice {
+  const taken = new Map<number, number[]>();
   const notes: string[] = [];
-  let offsets = [0];
   variable.dims.forEach((dim, d) => {
     if (axes.includes(dim)) return;
-    const { indices, note } = pick(cube, dim, cursor, reduce);
+    const { indices, note } = pick(cube, dim, cursor, reduce, pool);
+    taken.set(d, indices);
     notes.push(note, ...absent(cube, dim, cursor));
-    offsets = offsets.flatMap((o) => indices.map((i) => o + i * step[d]));
   });
   notes.push(...timeless(cube, variable, cursor));
-  const axisStep = axes.map((a) => step[variable.dims.indexOf(a)]);
+  const key = JSON.stringify([axes, reduce, [...taken].map(([d, i]) => (i.length === variable.shape[d] ? [d] : [d, i]))]);
+  let known = recent.get(variable);
+  if (!known) recent.set(variable, (known = new Map()));
+  const found = known.get(key);
+  const made = found ?? read(variable, axes, taken, reduce);
+  known.delete(key);
+  known.set(key, made);
+  if (known.size > KEPT) known.delete(known.keys().next().value!);
+  return { ...made, notes };
+}
+
+function read(variable: Variable, axes: string[], taken: Map<number, number[]>, reduce: Reduce): Slice {
+  const step = strides(variable.shape);
+  let offsets = [0];
+  for (const [d, indices] of taken) offsets = offsets.flatMap((o) => indices.map((i) => o + i * step[d]));
+  const along = axes.map((a) => variable.dims.indexOf(a));
+  const shape = along.map((d) => variable.shape[d]);
+  const axisStep = along.map((d) => step[d]);
   const size = shape.reduce((a, b) => a * b, 1);
   const values = new Float64Array(size);
   const source = variable.values as ArrayLike<number>;
+  // what lies together in the order of the axes is copied as it is
+  if (offsets.length === 1 && ArrayBuffer.isView(variable.values) && axisStep.every((s, a) => s === strides(shape)[a])) {
+    values.set(variable.values.subarray(offsets[0], offsets[0] + size));
+    return { values, shape, notes: [] };
+  }
   const index = new Array<number>(axes.length).fill(0);
+  let base = 0;
   for (let i = 0; i < size; i++) {
-    let base = 0;
-    for (let a = 0; a < axes.length; a++) base += index[a] * axisStep[a];
     values[i] = offsets.length === 1 ? source[base + offsets[0]] : combine(source, base, offsets, reduce);
     for (let a = axes.length - 1; a >= 0; a--) {
+      base += axisStep[a];
       if (++index[a] < shape[a]) break;
+      base -= axisStep[a] * shape[a];
       index[a] = 0;
     }
   }
-  return { values, shape, notes };
+  return { values, shape, notes: [] };
 }
 
 function combine(source: ArrayLike<number>, base: number, offsets: number[], reduce: Reduce): number {
@@ -111,9 +139,16 @@ export function extent(values: ArrayLike<number>): [number, number] {
   let high = -Infinity;
   for (let i = 0; i < values.length; i++) {
     const v = values[i];
-    if (!Number.isFinite(v)) continue;
-    if (v < low) low = v;
-    if (v > high) high = v;
+    if (v < low && v > -Infinity) low = v;
+    if (v > high && v < Infinity) high = v;
   }
   return low <= high ? [low, high] : [0, 1];
+}
+
+const extents = new WeakMap<Variable, [number, number]>();
+
+/** The extent of a whole variable, looked for once. */
+export function extentOf(variable: Variable): [number, number] {
+  if (!extents.has(variable)) extents.set(variable, extent(variable.values as ArrayLike<number>));
+  return extents.get(variable)!;
 }

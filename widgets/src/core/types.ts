@@ -15,11 +15,15 @@ export interface Mount {
   el: HTMLElement;
   host: Host;
   signal: AbortSignal;
+  /** Stands within a composition, which has the Focus bar. */
+  nested?: boolean;
 }
 
 export type Value = string | number | boolean;
 export type Selection = Value | Value[];
 /** The Focus as it travels: dimension name to coordinate value(s). */
 export type Cursor = Record<string, Selection>;
+/** One place by dimension name. */
+export type Place = Record<string, Value>;
 /** A change to the Focus: null clears a dimension. */
 export type Patch = Record<string, Selection | null>;

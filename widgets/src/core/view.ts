@@ -1,59 +1,21 @@
-// What every view gets, and the frame around it.
-import { openCube, type Cube, type WireCube } from "./cube";
-import { h, KEEP_KEYS, setText } from "./dom";
-import { type Focus, openFocus } from "./focus";
-import { onThemeChange, readTheme, type Theme } from "./theme";
-import type { Model, Mount } from "./types";
-
-export interface Stage {
-  root: HTMLElement;
-  title: HTMLElement;
-  subtitle: HTMLElement;
-  tools: HTMLElement;
-  body: HTMLElement;
-  model: Model;
-  cube: Cube;
-  focus: Focus;
-  options: Record<string, any>;
-  theme: Theme;
-  signal: AbortSignal;
-  /** Width there is, in CSS pixels. */
-  width(): number;
-  /** For those who listen instead of look. */
-  say(text: string): void;
-  /** A tooltip near a place of an element; no lines hide it. */
-  tip(lines: string[], near?: { element: HTMLElement; x: number; y: number }): void;
-}
-
-export interface Drawn {
-  draw(): void;
-}
-
-/** A kind of view: build its elements once, draw whenever the Focus, the theme, the width or the data change. */
-export interface Kind {
-  (stage: Stage): Drawn;
-  /** Comfortable and largest width beside other views. */
-  basis?: number;
-  most?: number;
-}
-
-export function frame(kind: string): { root: HTMLElement; live: HTMLElement; tip: HTMLElement } & Pick<Stage, "title" | "subtitle" | "tools" | "body"> {
-  const title = h("div", { class: "ts-title" });
-  const subtitle = h("div", { class: "ts-sub" });
-  const tools = h("div", { class: "ts-tools" });
-  const body = h("div", { class: "ts-body" });
-  const tip = h("div", { class: "ts-tip", role: "presentation", hidden: true });
-  const live = h("div", { class: "ts-live", "aria-live": "polite" });
-  const head = h("div", { class: "ts-head" }, h("div", { class: "ts-titles" }, title, subtitle), tools);
-  const root = h("div", { class: "ts-root ts-view", "data-ts-view": kind, ...KEEP_KEYS }, head, body, tip, live);
-  return { root, title, subtitle, tools, body, tip, live };
-}
+// Mounts a view into the page, and draws it again whenever what it shows has changed.
+import { compareTools, type Comparison, isComparison, panelsOf, type PanelPlace } from "./compare";
+import { labels, openCube, type WireCube } from "./cube";
+import { h, iconButton, setText } from "./dom";
+import { openFocus } from "./focus";
+import { type Companions, measure } from "./measure";
+import { savePicture } from "./picture";
+import { type Drawn, frame, header, type Kind, showTip, type Stage, type Titles } from "./stage";
+import { onThemeChange, readTheme } from "./theme";
+import type { Mount } from "./types";
 
 /** Mount one view into an element, and keep it drawn until the signal says stop. */
 export async function mountView(name: string, kind: Kind, { model, el, host, signal }: Mount): Promise<void> {
-  const parts = frame(name);
-  const { root, body, live, tip } = parts;
-  if (kind.most) root.style.setProperty("--ts-most", `${kind.most}px`);
+  const camera = iconButton("picture", "save as picture (PNG)", () => void savePicture(root, title.textContent || name).catch(complain));
+  const parts = frame(name, camera);
+  const { root, body, live, tip, title } = parts;
+  // JupyterLab would extend its selection of cells
+  root.addEventListener("mousedown", (e) => e.shiftKey && e.stopPropagation());
   el.append(root);
   signal.addEventListener("abort", () => root.remove());
   const complain = (error: unknown) => {
@@ -72,31 +34,85 @@ export async function mountView(name: string, kind: Kind, { model, el, host, sig
       if (inner.aborted) return;
       parts.tools.replaceChildren();
       body.replaceChildren();
-      const stage: Stage = {
-        ...parts, model, focus, cube: openCube(cubeModel.get("data") as WireCube), options: model.get("options") ?? {},
-        theme: readTheme(root), signal: inner,
-        width: () => Math.max(200, Math.floor(body.clientWidth)),
-        say: (text) => setText(live, text),
-        tip: (lines, near) => showTip(root, tip, lines, near),
+      const cube = openCube(cubeModel.get("data") as WireCube);
+      for (const dim of Object.keys(cube.dims)) if (!focus.along.has(dim)) focus.along.set(dim, labels(cube, dim));
+      const options = model.get("options") ?? {};
+      const settings = (): Record<string, unknown> => model.get("settings") ?? {};
+      const change = (key: string, value: unknown) => {
+        model.set("settings", { ...settings(), [key]: value });
+        model.save_changes();
       };
-      const drawn = kind(stage);
+      let theme = readTheme(root);
+      const comparison = (): Comparison | null => [settings().compare, options.compare].find(isComparison) ?? null;
+      if (kind.most && !comparison()) root.style.setProperty("--ts-most", `${kind.most}px`);
+
+      // asking the page for a width after it was changed makes it lay everything out: ask once, and again when it changes
+      const widths = new Map<HTMLElement, number>();
+      const widthOf = (element: HTMLElement): number => {
+        if (!widths.get(element)) widths.set(element, element.clientWidth);
+        return widths.get(element)!;
+      };
+
+      let pictures: AbortController | undefined;
+      inner.addEventListener("abort", () => pictures?.abort());
+      const staged = (place: PanelPlace | null, titles: Titles): Stage => {
+        const cursor = () => (place?.at ? { ...focus.cursor, ...place.at } : focus.cursor);
+        const variable = () => cube.variables[model.get("variable") as string] ?? cube.variables[options.variables?.[0]];
+        return {
+          ...titles, root, model, focus, cube, options, signal: pictures!.signal, cursor, variable, change,
+          get theme() {
+            return theme;
+          },
+          width: () => Math.max(160, Math.floor(widthOf(titles.body))),
+          measure: (shown, axes, pool = []) => measure(shown, axes, {
+            cube, companions: (options.companions?.[shown.name] ?? {}) as Companions, cursor: cursor(), reduce: options.reduce, pool, pin: place?.at,
+            minus: place?.minus ? { ...focus.cursor, ...place.minus } : null,
+          }),
+          setting: <T>(key: string, otherwise: T) => (settings()[key] as T | undefined) ?? otherwise,
+          say: (text) => setText(live, text),
+          tip: (lines, near) => showTip(root, tip, lines, near),
+        };
+      };
+
+      let drawn: Drawn[] = [];
+      let built = "";
+      const build = () => {
+        const compared = comparison();
+        widths.clear();
+        pictures?.abort();
+        pictures = new AbortController();
+        built = JSON.stringify(compared);
+        parts.tools.replaceChildren();
+        body.replaceChildren();
+        if (!compared) {
+          drawn = [kind(staged(null, parts))];
+          return;
+        }
+        drawn = sideBySide(kind, compared, parts, compareTools(cube, compared, (next) => change("compare", next)), staged);
+      };
       const draw = () => {
         if (inner.aborted) return;
         root.dataset.tsFocus = JSON.stringify(focus.cursor);
         try {
-          drawn.draw();
+          if (built !== JSON.stringify(comparison())) build();
+          for (const each of drawn) each.draw();
+          root.setAttribute("aria-label", parts.title.textContent || name);
         } catch (error) {
           complain(error);
           throw error;
         }
       };
+      build();
       focus.subscribe(draw, inner);
       onThemeChange(() => {
-        stage.theme = readTheme(root);
+        theme = readTheme(root);
         draw();
       }, inner);
-      observeWidth(body, draw, inner);
-      model.on("change:variable", draw);
+      observeWidth(body, () => {
+        widths.clear();
+        draw();
+      }, inner);
+      for (const trait of ["variable", "settings"]) model.on(`change:${trait}`, draw);
       draw();
     } catch (error) {
       complain(error);
@@ -110,6 +126,29 @@ export async function mountView(name: string, kind: Kind, { model, el, host, sig
   await start();
 }
 
+/** The pictures of a comparison under one header; the first of them has the switches for all. */
+function sideBySide(kind: Kind, compared: Comparison, parts: Titles, tools: HTMLElement[], staged: (place: PanelPlace, titles: Titles) => Stage): Drawn[] {
+  const shared = h("div", { class: "ts-tools" });
+  parts.tools.append(...tools, shared);
+  setText(parts.subtitle, "");
+  const cells = panelsOf(compared).map((place, i) => {
+    const { head, ...titles } = header();
+    return { head, titles: { ...titles, body: h("div", { class: "ts-body" }), tools: i ? h("div") : shared }, place };
+  });
+  const style = `--ts-basis:${kind.basis ?? 300}px;max-width:${kind.most ? `${kind.most}px` : "none"}`;
+  parts.body.append(h("div", { class: "ts-beside ts-compared" }, ...cells.map((c) => h("div", { class: "ts-cell", style }, c.head, c.titles.body))));
+  return cells.map(({ place, titles }) => {
+    const inside = kind(staged(place, titles));
+    return {
+      draw() {
+        inside.draw();
+        setText(parts.title, titles.title.textContent ?? "");
+        setText(titles.title, place.words);
+      },
+    };
+  });
+}
+
 function observeWidth(element: HTMLElement, draw: () => void, signal: AbortSignal): void {
   let width = element.clientWidth;
   const observer = new ResizeObserver(() => {
@@ -119,17 +158,4 @@ function observeWidth(element: HTMLElement, draw: () => void, signal: AbortSigna
   });
   observer.observe(element);
   signal.addEventListener("abort", () => observer.disconnect());
-}
-
-function showTip(root: HTMLElement, tip: HTMLElement, lines: string[], near?: { element: HTMLElement; x: number; y: number }): void {
-  tip.hidden = !lines.length;
-  if (!lines.length || !near) return;
-  tip.replaceChildren(...lines.map((line) => h("div", {}, line)));
-  const outer = root.getBoundingClientRect();
-  const inner = near.element.getBoundingClientRect();
-  const x = inner.left - outer.left + near.x;
-  const y = inner.top - outer.top + near.y;
-  const left = x + 14 + tip.offsetWidth > outer.width ? x - tip.offsetWidth - 10 : x + 14;
-  tip.style.left = `${Math.max(0, left)}px`;
-  tip.style.top = `${y + 14 + tip.offsetHeight > outer.height ? Math.max(0, y - tip.offsetHeight - 8) : y + 14}px`;
 }

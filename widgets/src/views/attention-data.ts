@@ -1,8 +1,9 @@
 // What an AttentionPattern shows, as plain arrays.
 import { type Cube, labels, type Variable } from "../core/cube";
+import { agreeing } from "../core/places";
 import { indicesAt } from "../core/rules";
 import { pick, slice, timeless } from "../core/slice";
-import type { Cursor } from "../core/types";
+import type { Cursor, Place } from "../core/types";
 
 export interface Panel {
   words: string;
@@ -15,7 +16,7 @@ export interface Panel {
 }
 
 /** One panel per selected layer and head, the first of each where none is selected. */
-export function panelsAt(cube: Cube, variable: Variable, cursor: Cursor, most: number): { facets: { cursor: Cursor; words: string }[]; total: number; notes: string[] } {
+export function panelsAt(cube: Cube, variable: Variable, cursor: Cursor, most: number, places: Place[] = []): { facets: { cursor: Cursor; words: string }[]; total: number; notes: string[] } {
   let facets: { cursor: Cursor; words: string }[] = [{ cursor, words: "" }];
   for (const dim of ["layer", "head"]) {
     if (!variable.dims.includes(dim)) continue;
@@ -25,13 +26,16 @@ export function panelsAt(cube: Cube, variable: Variable, cursor: Cursor, most: n
       cursor: { ...f.cursor, [dim]: values[i] }, words: [f.words, `${dim} ${values[i]}`].filter(Boolean).join(" · "),
     })));
   }
+  const listed = agreeing(cursor, places).filter((p) => "layer" in p && "head" in p);
+  if (listed.length) facets = facets.filter((f) => listed.some((p) => p.layer === f.cursor.layer && p.head === f.cursor.head));
   const others = variable.dims.filter((d) => !["layer", "head", "sample", "query", "key"].includes(d));
   const notes = [...others.map((d) => pick(cube, d, cursor, "mean").note), ...timeless(cube, variable, cursor)];
   return { facets: facets.slice(0, most), total: facets.length, notes };
 }
 
 export function readPanel(cube: Cube, variable: Variable, cursor: Cursor, words: string): Panel {
-  const { values, shape } = slice(cube, variable, ["query", "key"], cursor);
+  const { values: shared, shape } = slice(cube, variable, ["query", "key"], cursor);
+  const values = shared.slice();
   const size = shape[1];
   const causal = isCausal(values, size);
   if (causal) for (let q = 0; q < shape[0]; q++) for (let k = q + 1; k < size; k++) values[q * size + k] = NaN;
@@ -52,6 +56,15 @@ export function extentOf(values: ArrayLike<number>, size: number): number {
   return 0;
 }
 
+/** The panels without their first key: what goes to it says little, and outshines all else. */
+export function withoutFirst(panels: Panel[]): Panel[] {
+  return panels.map((panel) => {
+    const values = panel.values.slice();
+    for (let q = 0; q < values.length; q += panel.size) values[q] = NaN;
+    return { ...panel, values };
+  });
+}
+
 /** Top of the colour scale: 1, or lower where no row past the first few (they have few keys to spread over) comes near it. */
 export function ceiling(panels: Panel[]): number {
   let largest = 0;
@@ -59,17 +72,6 @@ export function ceiling(panels: Panel[]): number {
     for (let q = Math.min(4, n - 1); q < n; q++) for (let k = 0; k < n; k++) if (values[q * size + k] > largest) largest = values[q * size + k];
   }
   return [0.05, 0.1, 0.2, 0.5].find((top) => largest <= top) ?? 1;
-}
-
-/** The tokens of a sample; positions where the Cube has none. */
-export function tokensOf(cube: Cube, sample: number, n: number): string[] {
-  const variable = cube.variables.token;
-  const size = variable?.shape.at(-1) ?? 0;
-  const start = variable?.dims.length === 2 ? Math.max(0, sample) * size : 0;
-  return Array.from({ length: n }, (_, i) => {
-    const token = variable && i < size ? variable.values[start + i] : undefined;
-    return token === undefined ? String(i) : String(token);
-  });
 }
 
 /** The weights from one query to all keys, averaged over the heads that are shown. */

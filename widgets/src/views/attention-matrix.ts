@@ -1,7 +1,7 @@
 // One attention matrix: an image with token labels around it.
 import { paint, sheet } from "../core/canvas";
 import { type ColourScale, pixels } from "../core/colour";
-import { h, setText, shortened, tokenParts, visibleToken } from "../core/dom";
+import { h, labelToken, setText, tokenParts } from "../core/dom";
 import type { Theme } from "../core/theme";
 import type { Panel } from "./attention-data";
 
@@ -70,7 +70,7 @@ export function matrix(hands: Hands): Matrix {
     built = key;
     const every = Math.max(1, Math.ceil(12.5 / cell));
     const make = (i: number, vertical: boolean) => {
-      const tag = h("span", { class: `ts-tick ${vertical ? "ts-up" : "ts-side"}` }, ...tokenParts(shortened(visibleToken(tokens[i]), 8)));
+      const tag = h("span", { class: `ts-tick ${vertical ? "ts-up" : "ts-side"}` }, h("bdi", {}, ...tokenParts(labelToken(tokens[i]))));
       if (i % every) tag.classList.add("ts-thin");
       const middle = (i + 0.5) * cell;
       if (vertical) {

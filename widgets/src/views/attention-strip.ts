@@ -1,5 +1,5 @@
 // The sentence itself: each token shaded by how much the chosen query looks at it.
-import { h, tokenParts, visibleToken } from "../core/dom";
+import { h, shortened, tokenParts, visibleToken } from "../core/dom";
 
 interface Hands {
   over(query: number | null): void;
@@ -37,7 +37,7 @@ export function strip(hands: Hands): { element: HTMLElement; draw(look: Look): v
       if (signature !== built) {
         built = signature;
         element.replaceChildren(...tokens.flatMap((t, i) => {
-          const tag = h("span", { class: "ts-token", "data-i": i }, ...tokenParts(visibleToken(t)));
+          const tag = h("bdi", { class: "ts-token", "data-i": i }, ...tokenParts(shortened(visibleToken(t), 120)));
           return t.includes("\n") ? [tag, h("br")] : [tag];
         }));
       }

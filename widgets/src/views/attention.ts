@@ -1,14 +1,16 @@
 // AttentionPattern: who looks at whom, for the focused sample and head(s). Rows are queries, columns are keys.
+import { sampleChoice } from "../core/choose";
 import { colourScale, LINES_DARK, LINES_LIGHT } from "../core/colour";
 import { labels } from "../core/cube";
-import { h, iconButton, picker, setText, visibleToken } from "../core/dom";
-import { legend, sentence, withUnits } from "../core/legend";
+import { h, press, setText, shortened, visibleToken, wordButton } from "../core/dom";
+import { showLegend, sentence, withUnits } from "../core/legend";
 import { indicesAt } from "../core/rules";
 import { numberText } from "../core/scale";
 import { absent } from "../core/slice";
+import { tokensOf } from "../core/tokens";
 import type { Cursor, Value } from "../core/types";
-import type { Kind, Stage } from "../core/view";
-import { ceiling, extentOf, type Panel, panelsAt, readPanel, rowOf, strongest, tokensOf } from "./attention-data";
+import type { Kind, Stage } from "../core/stage";
+import { ceiling, extentOf, type Panel, panelsAt, readPanel, rowOf, strongest, withoutFirst } from "./attention-data";
 import { matrix, type Matrix } from "./attention-matrix";
 import { strip } from "./attention-strip";
 
@@ -21,14 +23,15 @@ export const attentionPattern: Kind = (stage: Stage) => {
   const samples = hasSample ? labels(cube, "sample") : [];
   const positions = labels(cube, "query");
   let over: { query: number; key: number } | null = null;
+  let overPanel = 0;
   let panels: Panel[] = [];
   let tokens: string[] = [];
 
-  const choose = picker("sample", (id) => focus.set({ sample: samples[samples.map(String).indexOf(id)] }));
-  const step = (by: number) => focus.set({ sample: samples[Math.max(0, Math.min(samples.length - 1, sampleAt() + by))] });
-  const back = iconButton("previous", "previous sample", () => step(-1));
-  const forth = iconButton("next", "next sample", () => step(1));
-  if (samples.length > 1) stage.tools.append(back, choose.element, forth);
+  const choose = sampleChoice(stage);
+  const sampleAt = choose.seen;
+  const first = wordButton("without first", "leave out the attention to the first token, and fit the colours to the rest", () => stage.change("skip_first", !skipped()));
+  const skipped = () => stage.setting("skip_first", Boolean(options.skip_first));
+  stage.tools.append(first);
 
   const plates = h("div", { class: "ts-plates" });
   const readout = h("div", { class: "ts-readout" });
@@ -39,8 +42,6 @@ export const attentionPattern: Kind = (stage: Stage) => {
   });
   stage.body.append(plates, readout, sentenceStrip.element, key);
   const matrices: Matrix[] = [];
-
-  const sampleAt = (): number => indicesAt(cube, "sample", focus.cursor)?.[0] ?? 0;
 
   /** The selection, or what the pointer is on in another view while no more than one head is selected. */
   const place = (): { cursor: Cursor; preview: boolean; chosen: boolean } => {
@@ -69,7 +70,7 @@ export const attentionPattern: Kind = (stage: Stage) => {
     if (!at) drawn.draw();
   };
 
-  const name = (i: number): string => `‘${visibleToken(tokens[i] ?? "")}’ (${positions[i]})`;
+  const name = (i: number): string => `‘${shortened(visibleToken(tokens[i] ?? ""), 40)}’ (${positions[i]})`;
 
   const keydown = (e: KeyboardEvent) => {
     const n = panels[0]?.n ?? 0;
@@ -96,7 +97,10 @@ export const attentionPattern: Kind = (stage: Stage) => {
     while (matrices.length > count) matrices.pop()!.element.remove();
     while (matrices.length < count) {
       const made = matrix({
-        over: (query, k) => (query === null ? point(null) : point({ query, key: k })),
+        over: (query, k) => {
+          overPanel = matrices.indexOf(made);
+          point(query === null ? null : { query, key: k });
+        },
         pick: (query) => focus.set({ position: positions[query] }),
         keydown,
       });
@@ -108,23 +112,24 @@ export const attentionPattern: Kind = (stage: Stage) => {
   const drawn = {
     draw() {
       const { cursor, preview, chosen } = place();
-      const { facets, total, notes } = panelsAt(cube, variable, cursor, MOST);
+      const { facets, total, notes } = panelsAt(cube, variable, cursor, MOST, focus.places);
       panels = facets.map((f) => readPanel(cube, variable, f.cursor, f.words));
       const n = Math.max(1, ...panels.map((p) => extentOf(p.values, p.size)));
       for (const panel of panels) panel.n = n;
+      if (skipped()) panels = withoutFirst(panels);
+      press(first, skipped());
       tokens = tokensOf(cube, hasSample ? sampleAt() : -1, n);
 
       const where = panels.length === 1 ? panels[0].words : `${total} heads`;
-      const here = sentence([where, hasSample ? `sample ${samples[sampleAt()]}` : ""].filter(Boolean).join(" · ")) || "Attention";
+      const here = sentence([where, hasSample ? sampleWords(samples[sampleAt()]) : ""].filter(Boolean).join(" · ")) || "Attention";
       setText(stage.title, options.title || here);
       const asides = [...(options.title ? [here] : []), ...notes, ...(hasSample ? absent(cube, "sample", focus.cursor) : [])];
-      if (preview) asides.push("preview: click to keep it");
+      if (skipped()) asides.push("without the first token; the colours fit the rest");
+      if (preview || choose.preview()) asides.push("preview: click to keep it");
       else if (!chosen) asides.push("click a head to follow it");
       if (total > MOST) asides.push(`the first ${MOST} of ${total} shown`);
       setText(stage.subtitle, asides.join(" · "));
-      choose.show(samples.map((s) => ({ value: String(s), text: String(s) })), String(samples[sampleAt()]));
-      back.disabled = sampleAt() === 0;
-      forth.disabled = sampleAt() === samples.length - 1;
+      choose.show();
 
       const colours = stage.theme.dark ? LINES_DARK : LINES_LIGHT;
       const scale = colourScale([0, ceiling(panels)], stage.theme.dark);
@@ -134,7 +139,7 @@ export const attentionPattern: Kind = (stage: Stage) => {
       const single = panels.length === 1;
       const fitting = Math.max(1, Math.floor((stage.width() + 16) / 176));
       const columns = Math.ceil(panels.length / Math.ceil(panels.length / fitting));
-      const width = single ? Math.min(stage.width(), n > 80 ? 640 : 470) : Math.min(250, Math.floor((stage.width() - (columns - 1) * 16) / columns));
+      const width = single ? Math.min(stage.width(), n > 80 ? 800 : 560) : Math.min(250, Math.floor((stage.width() - (columns - 1) * 16) / columns));
       plates.style.gridTemplateColumns = `repeat(${columns}, ${width}px)`;
       const pinned = indicesAt(cube, "query", focus.cursor)?.[0] ?? null;
       matrices.forEach((m, i) => m.draw({ panel: panels[i], tokens, scale, theme: stage.theme, width, labelled: single, colour: colours[i] ?? "transparent", query, key: at, pinned, loud: over !== null || "position" in focus.hover }));
@@ -142,12 +147,19 @@ export const attentionPattern: Kind = (stage: Stage) => {
       const row = rowOf(panels, query, n);
       const target = at !== null && at !== query ? at : strongest(row);
       const words = `${name(query)} looks ${target === at ? "" : "most "}at ${name(target)}: ${numberText(row[target])}`;
-      setText(readout, Number.isNaN(row[target]) ? "No attention here" : single ? words : `${words}, the mean of these heads`);
+      const own = panels[overPanel];
+      const alone = !single && over && own ? `; ${own.words}: ${numberText(own.values[query * own.size + target])}` : "";
+      setText(readout, Number.isNaN(row[target]) ? "No attention here" : single ? words : `${words}, the mean of these heads${alone}`);
       sentenceStrip.draw({ tokens, row, query, key: at, pinned });
-      key.replaceChildren(legend(scale, withUnits(variable.longName, variable.units), [], 0, Math.min(190, stage.width() - 20)));
+      const beyond = panels.some((p) => p.values.some((v) => v > scale.domain[1] * 1.001));
+      const label = `${withUnits(variable.longName, variable.units)}${beyond ? `; more than ${numberText(scale.domain[1], 1)} looks the same` : ""}`;
+      showLegend(key, scale, label, [], 0, Math.min(190, stage.width() - 20));
     },
   };
   return drawn;
 };
 attentionPattern.basis = 380;
-attentionPattern.most = 680;
+attentionPattern.most = 860;
+
+/** An id such as "sample-3" says itself what it is. */
+const sampleWords = (id: Value): string => (/^samples?\b/i.test(String(id)) ? String(id) : `sample ${id}`);

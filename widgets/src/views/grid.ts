@@ -1,6 +1,6 @@
-// Where the cells of a HeadGrid are, and the range that its colours span.
-import { type Cube, type Variable } from "../core/cube";
-import { extent, pooledDims, type Reduce, slice } from "../core/slice";
+// Where the cells of a grid are, and the range that its colours span.
+import type { Cube, Variable } from "../core/cube";
+import { extent, extentOf, pooledDims, type Reduce, slice } from "../core/slice";
 import type { Cursor } from "../core/types";
 
 export interface GridShape {
@@ -13,21 +13,45 @@ export interface GridShape {
   height: number;
   rows: number;
   columns: number;
+  /** Row 0 is the bottom one. */
+  upward: boolean;
+  /** Column labels stand upright. */
+  steep: boolean;
 }
 
-export function gridShape(width: number, rows: number, columns: number): GridShape {
-  const left = 34;
+export interface Looks {
+  rowLabels: string[];
+  columnLabels: string[];
+  upward: boolean;
+  square: boolean;
+}
+
+const LETTER = 6.2;
+
+export function gridShape(width: number, rows: number, columns: number, looks?: Partial<Looks>): GridShape {
+  const longest = (labels: string[] = []) => Math.min(16, labels.reduce((most, l) => Math.max(most, [...l].length), 1)) * LETTER;
+  const left = Math.max(34, Math.ceil(longest(looks?.rowLabels)) + 24);
   const top = 2;
-  const cell = Math.max(5, Math.min(72, Math.floor((width - left - 2) / columns)));
-  const line = Math.max(5, Math.min(46, Math.round(cell * 0.8), Math.floor(560 / rows)));
-  const gap = cell >= 16 ? 2 : cell >= 8 ? 1 : 0;
-  return { left, top, cell, line, gap, rows, columns, width: left + columns * cell + 2, height: top + rows * line + 34 };
+  const room = Math.max(20, width - left - 2);
+  const fitting = Math.min(looks?.square ? 44 : 96, room / columns);
+  const cell = fitting >= 2 ? Math.floor(fitting) : fitting;
+  const tallest = looks?.square ? cell : Math.max(5, Math.min(46, Math.round(cell * 0.8)));
+  const line = Math.min(tallest, rows * tallest > 560 ? (560 / rows >= 2 ? Math.floor(560 / rows) : 560 / rows) : tallest);
+  const least = Math.min(cell, line);
+  const gap = least >= 16 ? 2 : least >= 8 ? 1 : 0;
+  const steep = longest(looks?.columnLabels) > Math.max(cell, 20) && longest(looks?.columnLabels) > 3 * LETTER;
+  const bottom = steep ? Math.ceil(longest(looks?.columnLabels)) + 26 : 34;
+  return {
+    left, top, cell, line, gap, rows, columns, steep, upward: looks?.upward ?? true,
+    width: Math.ceil(left + columns * cell + 2), height: Math.ceil(top + rows * line + bottom),
+  };
 }
 
-/** [row, column] under a pixel; row 0 is the bottom one. */
+/** [row, column] under a pixel. */
 export function cellAt(shape: GridShape, x: number, y: number): [number, number] | null {
   const column = Math.floor((x - shape.left) / shape.cell);
-  const row = shape.rows - 1 - Math.floor((y - shape.top) / shape.line);
+  const line = Math.floor((y - shape.top) / shape.line);
+  const row = shape.upward ? shape.rows - 1 - line : line;
   return column >= 0 && column < shape.columns && row >= 0 && row < shape.rows ? [row, column] : null;
 }
 
@@ -36,10 +60,17 @@ export function cellAt(shape: GridShape, x: number, y: number): [number, number]
  * pooled it is that of the pooled values: single samples reach much further.
  */
 export function rangeOf(cube: Cube, variable: Variable, axes: string[], cursor: Cursor, reduce: Reduce = "mean"): [number, number] {
+  if (variable.bounds) return within(variable.bounds, extentOf(variable));
   const reduced = pooledDims(cube, variable, axes, cursor);
-  if (!reduced.length) return extent(variable.values as ArrayLike<number>);
+  if (!reduced.length) return extentOf(variable);
   const kept = variable.dims.filter((d) => !reduced.includes(d));
   return extent(slice(cube, variable, kept, cursor, reduce).values);
+}
+
+/** What is bounded gets its bounds, or half of them: small values must look small, wherever they come from. */
+function within([low, high]: [number, number], [least, most]: [number, number]): [number, number] {
+  const half = most <= high / 2 && least >= low / 2;
+  return half ? [low / 2, high / 2] : [low, high];
 }
 
 /** Indices as runs of neighbours: [0, 1, 2, 5] is [0, 2] and [5, 5]. */

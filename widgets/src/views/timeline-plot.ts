@@ -1,5 +1,6 @@
 // The picture of a Timeline: axes, quiet lines, chosen lines with their bands and names, and the scrubber.
 import { LINES_DARK, LINES_LIGHT } from "../core/colour";
+import { clipped } from "../core/axes";
 import { type Scale, ticks, tickStep, tickText, type TimeScale } from "../core/scale";
 import type { Theme } from "../core/theme";
 import type { Value } from "../core/types";
@@ -13,6 +14,9 @@ export const HEIGHT = 250;
 
 /** More selected lines than this stay quiet: their colours could not be told apart. */
 export const MOST = 6;
+
+/** So many lines are named while none is selected. */
+const FEW = 3;
 
 export interface Plot {
   theme: Theme;
@@ -84,7 +88,7 @@ function axes(c: Context, { theme, width, steps, time, value, label, upright }: 
   c.save();
   c.translate(8, (TOP + bottom) / 2);
   c.rotate(-Math.PI / 2);
-  c.fillText(upright, 0, 0);
+  c.fillText(clipped(c, upright, bottom - TOP + 46), 0, 0);
   c.restore();
 }
 
@@ -147,11 +151,12 @@ function scrubber(c: Context, { theme, width, steps, time, value, here }: Plot, 
   c.fillText(text, middle, 12.5);
 }
 
-/** The chosen lines by name at their right end; while none is, those that stand alone there. */
+/** The chosen lines by name at their right end; while none is, the few that end furthest from the others. */
 function names(c: Context, p: Plot, shown: Shown[]): void {
   const end = (line: Line) => p.value(line.values.at(-1)!);
-  const alone = (line: Line) => p.lines.every((other) => other === line || !(Math.abs(end(other) - end(line)) < 12));
-  const named = shown.length ? shown : p.lines.filter((l) => l.place.length && alone(l)).map((line) => ({ line, colour: p.theme.quiet, chosen: false }));
+  const middle = median(p.lines.map(end));
+  const far = [...p.lines].filter((l) => l.place.length && !Number.isNaN(end(l))).sort((a, b) => Math.abs(end(b) - middle) - Math.abs(end(a) - middle));
+  const named = shown.length ? shown : far.slice(0, FEW).map((line) => ({ line, colour: p.theme.quiet, chosen: false }));
   const ends = named.filter(({ line }) => !Number.isNaN(line.values.at(-1)!));
   const placed = spread(ends.map(({ line }) => end(line)), 13, TOP, HEIGHT - BOTTOM);
   c.textAlign = "left";
@@ -160,6 +165,11 @@ function names(c: Context, p: Plot, shown: Shown[]): void {
     c.font = `${chosen ? 600 : 400} 11px ${p.theme.font}`;
     c.fillText(p.name(line), p.width - RIGHT + 4, placed[i] + 0.5);
   });
+}
+
+function median(values: number[]): number {
+  const sorted = values.filter((v) => !Number.isNaN(v)).sort((a, b) => a - b);
+  return sorted[sorted.length >> 1] ?? 0;
 }
 
 /** Add values to the path, broken where there is none; backwards it goes on from where the path is. */

@@ -1,19 +1,20 @@
 // Timeline: one line per head over training, and a scrubber that moves everyone's checkpoint.
 import { sheet } from "../core/canvas";
+import { variableChoice } from "../core/choose";
 import { labels } from "../core/cube";
-import { h, iconButton, picker, setIcon, setText } from "../core/dom";
+import { h, iconButton, setIcon, setText } from "../core/dom";
 import { sentence, withUnits } from "../core/legend";
-import { indicesAt, toggled } from "../core/rules";
+import { chosen } from "../core/places";
+import { indicesAt } from "../core/rules";
+import { choice } from "../core/select";
 import { linear, numberText, type Scale, timeScale, type TimeScale } from "../core/scale";
 import { extent } from "../core/slice";
-import type { Value } from "../core/types";
-import type { Kind, Stage } from "../core/view";
+import type { Kind, Stage } from "../core/stage";
 import { type Line, lineAt, linesOf } from "./lines";
 import { BOTTOM, HEIGHT, LEFT, MOST, plot, RIGHT, TOP } from "./timeline-plot";
 
 export const timeline: Kind = (stage: Stage) => {
-  const { cube, focus, model, options } = stage;
-  const names: string[] = options.variables;
+  const { cube, focus, options } = stage;
   const x: string = options.x;
   const steps = labels(cube, x);
   const canvas = sheet("timeline", "slider");
@@ -27,12 +28,9 @@ export const timeline: Kind = (stage: Stage) => {
   let dragging: { moved: boolean; line: Line | null; x: number } | null = null;
   let playing = 0;
 
-  const choose = picker("variable", (name) => {
-    model.set("variable", name);
-    model.save_changes();
-  });
+  const choose = variableChoice(stage);
   const play = iconButton("play", "play through the checkpoints", () => (playing ? stop() : start()));
-  stage.tools.append(choose.element, play);
+  stage.tools.append(play);
   stage.signal.addEventListener("abort", () => stop());
 
   const current = (): number => indicesAt(cube, x, focus.cursor)?.[0] ?? steps.length - 1;
@@ -54,8 +52,8 @@ export const timeline: Kind = (stage: Stage) => {
 
   const name = (line: Line): string => line.place.map(([dim, v]) => `${dim} ${v}`).join(" · ") || "all";
   const short = (line: Line): string =>
-    line.place.length === 2 && line.place[0][0] === "layer" && line.place[1][0] === "head" ? `L${line.place[0][1]} H${line.place[1][1]}` : line.place.map(([d, v]) => `${d} ${v}`).join(", ");
-  const isSelected = (line: Line): boolean => line.place.some(([d]) => indicesAt(cube, d, focus.cursor)) && line.place.every(([d], i) => indicesAt(cube, d, focus.cursor)?.includes(line.index[i]) ?? true);
+    line.place.length === 2 && line.place[0][0] === "layer" && line.place[1][0] === "head" ? `${line.place[0][1]}.${line.place[1][1]}` : line.place.map(([d, v]) => `${d} ${v}`).join(", ");
+  const isSelected = (line: Line): boolean => chosen(cube, line.place.map(([d]) => d), focus.cursor, focus.places)?.(line.index) ?? false;
   const isHovered = (line: Line): boolean => line.place.length > 0 && line.place.every(([d, v]) => focus.hover[d] === v);
 
   const nearX = (px: number): boolean => Math.abs(px - time.at(current())) <= 7;
@@ -112,15 +110,15 @@ export const timeline: Kind = (stage: Stage) => {
     e.stopPropagation();
   });
   const pickLine = (line: Line, add: boolean) => {
-    const at = Object.fromEntries(line.place) as Record<string, Value>;
     if (!line.place.length) return;
-    focus.set(add ? toggled(focus.cursor, at) : at);
+    const { patch, bound, places } = choice(cube, line.place.map(([d]) => d), line.index, focus, add);
+    focus.set(patch, bound, places);
     stage.say(`Selected ${name(line)}`);
   };
 
   const drawn = {
     draw() {
-      const variable = cube.variables[(model.get("variable") as string) || names[0]];
+      const variable = stage.variable();
       const read = linesOf(cube, variable, x, focus.cursor, options.reduce, options.companions?.[variable.name] ?? {});
       ({ lines, notes } = read);
       const width = stage.width();
@@ -136,7 +134,7 @@ export const timeline: Kind = (stage: Stage) => {
       setText(stage.subtitle, [`${x} ${steps[current()]}`, ...notes, ...aside].join(" · "));
       setText(hint, selected.length || !lines[0]?.place.length ? "" : "click a line to select its head; drag to move the checkpoint");
       hint.hidden = !hint.textContent;
-      choose.show(names.map((n) => ({ value: n, text: cube.variables[n].longName })), variable.name);
+      choose.show();
       const aria: Record<string, string> = {
         "aria-label": `${variable.longName} over ${x}; left and right move the ${x}, Escape clears`, "aria-valuemin": "0",
         "aria-valuemax": String(steps.length - 1), "aria-valuenow": String(current()), "aria-valuetext": `${x} ${steps[current()]}`,

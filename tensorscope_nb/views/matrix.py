@@ -1,0 +1,63 @@
+"""Matrix: one number for each pair."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tensorscope_nb.views.base import View
+from tensorscope_nb.views.fields import comparison, dims_of, measures, opened, shown
+from tensorscope_nb.views.focus import Focus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    import xarray as xr
+
+
+class Matrix(View):
+    """A heat map of any two dimensions, such as ``[layer_a, layer_b]``, ``[source, target]`` or ``[sample_a, sample_b]``.
+
+    ``y`` is the dimension of the rows and ``x`` that of the columns: the last two of the variable where none is given. Signed
+    values get a diverging scale. Layers run upwards, all else downwards.
+
+    >>> import numpy as np, xarray as xr
+    >>> Matrix(xr.Dataset({"cka": (("layer_a", "layer_b"), np.eye(3))}))
+    Matrix(cka)
+    """
+
+    def __init__(
+        self,
+        ds: xr.Dataset | xr.DataArray,
+        variable: str | None = None,
+        *,
+        x: str | None = None,
+        y: str | None = None,
+        compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
+        title: str | None = None,
+        reduce: str = "mean",
+        focus: Focus | None = None,
+    ) -> None:
+        data, variable = opened(ds, variable)
+        if variable is None:
+            variable = next((n for n in measures(data, [d for d in (x, y) if d]) if len(dims_of(data, n)) >= 2), None)
+        dims = dims_of(data, variable) if variable else ()
+        free = [d for d in dims if d not in (x, y)]
+        needs = [y or (free[-1:] if x else free[-2:-1] or ["rows"])[0], x or (free[-1:] or ["columns"])[0]]
+        if needs[0] == needs[1]:
+            raise ValueError(f"Matrix needs two different dimensions; x={x!r} and y={y!r} came")
+        what = shown("Matrix", ds, variable, needs, dims)
+        super().__init__(
+            focus=focus,
+            cube=what.cube(ds),
+            variable=what.variable,
+            variables=what.variables,
+            companions=what.companions,
+            marks=what.marks,
+            y=needs[0],
+            x=needs[1],
+            upward=needs[0].startswith("layer") or needs[0] == "y",
+            compare=comparison(what.data, compare),
+            title=title,
+            reduce=reduce,
+        )

@@ -1,0 +1,100 @@
+"""SampleTable: one row per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from tensorscope_nb.views.base import View
+from tensorscope_nb.views.cube import Cube, dataset_of
+from tensorscope_nb.views.fields import came, companions, dims_of, is_companion, travelling
+from tensorscope_nb.views.focus import Focus
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+TEXTS = ("text", "task")
+#: More rows than this are refused.
+MOST = 1_000_000
+SLICED = ("checkpoint", "step", "model", "layer", "head", "block", "replicate", "position")
+
+
+class SampleTable(View):
+    """A table of samples: their text and task, and every variable that has a ``sample``, sliced at the Focus.
+
+    Takes a Dataset or a Study. Click a column to sort, a row to select its sample; only the rows in sight are in the page.
+
+    >>> import numpy as np, xarray as xr
+    >>> ds = xr.Dataset({"loss": ("sample", np.array([3.1, 2.7]))}, {"sample": ["a", "b"]})
+    >>> SampleTable(ds)
+    SampleTable(loss)
+    """
+
+    def __init__(
+        self,
+        ds: Any,
+        columns: Iterable[str] | None = None,
+        *,
+        by: str = "sample",
+        title: str | None = None,
+        reduce: str = "mean",
+        focus: Focus | None = None,
+    ) -> None:
+        source = ds if hasattr(ds, "dims") else joined(ds, by)
+        data = dataset_of(source)
+        if by not in data.sizes:
+            raise ValueError(f"SampleTable needs a variable with {by}; {came(data)} came")
+        if data.sizes[by] > MOST:
+            raise ValueError(f"SampleTable shows at most {MOST:,} rows; {data.sizes[by]:,} came: ds.isel({by}=slice({MOST}))")
+        names = list(columns) if columns is not None else _columns(data, by)
+        for name in names:
+            if name not in data.variables:
+                raise LookupError(f"there is no variable {name!r}; there are {', '.join(map(str, data.data_vars)) or 'none'}")
+            if by not in data[name].dims:
+                there = ", ".join(dims_of(data, name)) or "no dimensions"
+                raise ValueError(f"a column of a SampleTable has {by}; {name} has {there}")
+        belonging = companions(data, names, [by])
+        cube = Cube.of(source, travelling(names, belonging))
+        numbers = [n for n in names if data[n].dtype.kind in "biuf"]
+        super().__init__(
+            focus=focus,
+            cube=cube,
+            variable=(numbers or names or [""])[0],
+            columns=names,
+            companions=belonging,
+            by=by,
+            title=title,
+            reduce=reduce,
+        )
+
+
+def _columns(ds: xr.Dataset, by: str) -> list[str]:
+    """Text and task first, then what there is for every sample, then what is sliced at the Focus."""
+    texts = [n for n in TEXTS if n in ds.variables and dims_of(ds, n) == (by,)]
+    plain = [str(n) for n, v in ds.data_vars.items() if dims_of(ds, str(n)) == (by,) and v.dtype.kind in "biufOUST"]
+    sliced = [
+        str(n) for n, v in ds.data_vars.items()
+        if v.dtype.kind in "iuf" and by in v.dims and v.ndim > 1 and set(map(str, v.dims)) <= {by, *SLICED}
+    ]  # fmt: skip
+    return list(dict.fromkeys([*texts, *(n for n in [*plain, *sliced] if not is_companion(n))]))
+
+
+def joined(study: Any, by: str = "sample") -> xr.Dataset:
+    """The variables of all results of a Study that have samples, in one Dataset; names that occur twice tell their recipe."""
+    import xarray as xr
+
+    found: dict[str, Any] = {}
+    texts: dict[str, Any] = {}
+    for recipe in study:
+        ds = study[recipe]
+        if by not in ds.sizes:
+            continue
+        texts |= {n: ds[n] for n in TEXTS if n in ds.coords and dims_of(ds, n) == (by,) and n not in texts}
+        for name, variable in ds.data_vars.items():
+            if by in variable.dims and set(map(str, variable.dims)) <= {by, *SLICED}:
+                found[str(name) if name not in found else f"{recipe}_{name}"] = variable.drop_vars(TEXTS, errors="ignore")
+    if not found:
+        raise ValueError(f"no result of this Study has a variable by {by}: run its recipes with per_sample=True")
+    data = xr.Dataset(dict(xr.merge([v.rename(n) for n, v in found.items()], join="outer", compat="override")))
+    # results may be of different samples: those of one have no text in another
+    return data.assign_coords({n: t.reset_coords(drop=True).reindex({by: data[by]}, fill_value="") for n, t in texts.items()})

@@ -1,0 +1,50 @@
+// Controls that many views have in their header: the variable, the sample.
+import { h, iconButton, KEEP_KEYS, picker } from "./dom";
+import { indicesAt } from "./rules";
+import { labels } from "./cube";
+import type { Stage } from "./stage";
+
+/** A drop-down of the variables that this view can show. */
+export function variableChoice(stage: Stage): { show(): void } {
+  const names: string[] = stage.options.variables ?? [];
+  const choose = picker("variable", (name) => {
+    stage.model.set("variable", name);
+    stage.model.save_changes();
+  });
+  stage.tools.append(choose.element);
+  return { show: () => choose.show(names.map((n) => ({ value: n, text: stage.cube.variables[n].longName })), stage.variable().name) };
+}
+
+/** More samples than this do not fit a drop-down. */
+const LISTED = 400;
+
+/** Buttons and a list to walk through the samples of the Cube. */
+export function sampleChoice(stage: Stage, dim = "sample"): { seen(): number; preview(): boolean; show(): void } {
+  const { cube, focus } = stage;
+  const samples = cube.dims[dim] ? labels(cube, dim) : [];
+  const at = () => indicesAt(cube, dim, stage.cursor())?.[0] ?? 0;
+  const step = (by: number) => focus.set({ [dim]: samples[Math.max(0, Math.min(samples.length - 1, at() + by))] });
+  const find = (text: string) => {
+    const i = samples.map(String).indexOf(text);
+    if (i >= 0) focus.set({ [dim]: samples[i] });
+    else stage.say(`There is no sample ${text}`);
+  };
+  const back = iconButton("previous", "previous sample", () => step(-1));
+  const forth = iconButton("next", "next sample", () => step(1));
+  const list = picker("sample", find);
+  const typed = h("input", { ...KEEP_KEYS, class: "ts-pick ts-typed", "aria-label": "sample", title: "sample: type its id", onchange: () => find(typed.value) });
+  if (samples.length > 1) stage.tools.append(back, samples.length <= LISTED ? list.element : typed, forth);
+  // a row of a table that the pointer is on shows its sample at once
+  const hovered = () => (dim in focus.hover ? (indicesAt(cube, dim, focus.hover)?.[0] ?? null) : null);
+  return {
+    seen: () => hovered() ?? at(),
+    preview: () => hovered() !== null && hovered() !== at(),
+    show() {
+      const i = at();
+      if (samples.length <= LISTED) list.show(samples.map((s) => ({ value: String(s), text: String(s) })), String(samples[i]));
+      else if (document.activeElement !== typed) typed.value = String(samples[i]);
+      back.disabled = i === 0;
+      forth.disabled = i === samples.length - 1;
+    },
+  };
+}

@@ -1,0 +1,104 @@
+// HeadGrid and Matrix: a coloured cell for each place along two dimensions.
+import { sheet } from "../core/canvas";
+import { variableChoice } from "../core/choose";
+import { colourScale, type ColourScale } from "../core/colour";
+import { labels, type Variable } from "../core/cube";
+import { h, setText } from "../core/dom";
+import { hands, stepped } from "../core/hands";
+import { commonNull, showLegend, type Mark, sentence, statusMarks, withUnits } from "../core/legend";
+import { describe, type Reading } from "../core/measure";
+import { indicesAt } from "../core/rules";
+import { choice } from "../core/select";
+import { extent, slice } from "../core/slice";
+import type { Kind, Stage } from "../core/stage";
+import { cellAt, type GridShape, gridShape, rangeOf } from "./grid";
+import { gridPlot, outlines } from "./grid-plot";
+
+type Place = [number, number];
+
+/** The axes are layer and head with layer 0 at the bottom, or those that the options name, read as a matrix. */
+const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
+  const { cube, focus, options } = stage;
+  const [rowDim, columnDim]: string[] = heads ? ["layer", "head"] : [options.y, options.x];
+  const axes = [rowDim, columnDim];
+  const canvas = sheet("cells", "application");
+  const key = h("div");
+  const variables = variableChoice(stage);
+  stage.body.append(canvas.element, key);
+  const [rows, columns] = [labels(cube, rowDim), labels(cube, columnDim)];
+  const [rowLabels, columnLabels] = [rows.map(String), columns.map(String)];
+  const marks = (options.marks ?? []).map((name: string) => cube.variables[name]).filter(Boolean) as Variable[];
+  const noun = (dim: string) => dim.replaceAll("_", " ");
+  let shape: GridShape;
+  let reading: Reading;
+  let scale: ColourScale;
+
+  const marked = (mark: Variable) => slice(cube, mark, axes, stage.cursor(), "max").values;
+  /** The flags that are about the variable that is shown, where its values are shown and not their difference. */
+  const ringing = () => (reading.difference ? [] : marks.filter((m) => !m.words.marks || m.words.marks === reading.variable.name));
+  const markWords = (m: Variable) => (m.words.rule ? `${m.longName}: ${m.words.rule}` : m.longName);
+  const indexOf = ([row, column]: Place) => row * columns.length + column;
+  const lines = (place: Place): string[] => [
+    sentence(`${noun(rowDim)} ${rows[place[0]]} · ${noun(columnDim)} ${columns[place[1]]}`),
+    ...describe(reading, indexOf(place)),
+    ...ringing().filter((m) => marked(m)[indexOf(place)]).map(markWords),
+  ];
+  hands<Place>(stage, {
+    element: canvas.element,
+    at: (x, y) => cellAt(shape, x, y),
+    place: ([row, column]) => ({ [rowDim]: rows[row], [columnDim]: columns[column] }),
+    choose: (place, add) => choice(cube, axes, place, focus, add),
+    describe: lines,
+    selected() {
+      const [r, k] = axes.map((d) => indicesAt(cube, d, focus.cursor));
+      return r && k ? [r[0], k[0]] : null;
+    },
+    move(from, name) {
+      const up = stepped(from?.[0] ?? null, name, rows.length, shape.upward ? "ArrowDown" : "ArrowUp", shape.upward ? "ArrowUp" : "ArrowDown");
+      const right = stepped(from?.[1] ?? null, name, columns.length);
+      if (up === undefined && right === undefined) return undefined;
+      if (!from) return [0, 0];
+      return name === "Home" ? [from[0], 0] : name === "End" ? [from[0], columns.length - 1] : [up ?? from[0], right ?? from[1]];
+    },
+    dims: () => axes,
+  });
+
+  return {
+    draw() {
+      const variable = stage.variable();
+      reading = stage.measure(variable, axes);
+      const range = reading.difference ? extent(reading.values) : rangeOf(cube, variable, axes, stage.cursor(), options.reduce);
+      scale = colourScale(range, stage.theme.dark, reading.signed, !heads);
+      shape = gridShape(stage.width(), rows.length, columns.length, heads ? undefined : { rowLabels, columnLabels, upward: Boolean(options.upward), square: true });
+      const size = heads ? `${rows.length} layers × ${columns.length} heads` : `${rows.length} × ${columns.length}`;
+      const none = reading.values.every(Number.isNaN) ? [`no values here${variable.words.nan ? `: ${variable.words.nan}` : ""}`] : [];
+      setText(stage.title, options.title || sentence(variable.longName));
+      setText(stage.subtitle, [...(reading.notes.length ? reading.notes : [size]), ...none].join(" · "));
+      variables.show();
+      canvas.element.setAttribute("aria-label", `${variable.longName}, ${rows.length} ${noun(rowDim)}s by ${columns.length} ${noun(columnDim)}s; arrows move, Shift adds, Escape clears`);
+      const rings = ringing().map(marked);
+      const keys: Mark[] = [...ringing().filter((_, i) => rings[i].some(Boolean)).map((m): Mark => ({ look: "ring", text: markWords(m) })), ...statusMarks(reading, { unconverged: "hatched" })];
+      const words = withUnits(reading.difference ? `difference in ${variable.longName}` : variable.longName, variable.units);
+      showLegend(key, scale, words, keys, shape.left, Math.max(60, Math.min(190, stage.width() - shape.left - 20)), commonNull(reading));
+      const c = canvas.begin(shape.width, shape.height);
+      if (!c) return;
+      gridPlot(c, { shape, reading, scale, theme: stage.theme, rowLabels, columnLabels, rows: noun(rowDim), columns: noun(columnDim), rings });
+      const { ink, paper } = stage.theme;
+      const [overRows, overColumns] = axes.map((d) => indicesAt(cube, d, focus.hover));
+      if (overRows || overColumns) outlines(c, shape, overRows ?? [...rows.keys()], overColumns ?? [...columns.keys()], ink, "transparent", 1);
+      const thick = Math.min(shape.cell, shape.line) < 12 ? 1 : 2;
+      const listed = focus.places.filter((p) => axes.every((d) => d in p));
+      for (const p of listed) outlines(c, shape, [rows.indexOf(p[rowDim])], [columns.indexOf(p[columnDim])], ink, paper, thick);
+      const [atRows, atColumns] = axes.map((d) => indicesAt(cube, d, focus.cursor));
+      if (!listed.length && (atRows || atColumns)) outlines(c, shape, atRows ?? [...rows.keys()], atColumns ?? [...columns.keys()], ink, paper, thick);
+    },
+  };
+};
+
+export const headGrid: Kind = cellGrid(true);
+headGrid.basis = 300;
+headGrid.most = 620;
+
+export const matrix: Kind = cellGrid(false);
+matrix.basis = 340;
+matrix.most = 720;

@@ -1,0 +1,168 @@
+// The picture of a grid: cells with what qualifies them, labels, and the outlines of what is selected.
+import { clipped } from "../core/axes";
+import { type Box, hatch, paint } from "../core/canvas";
+import { type ColourScale, css, inkOn, pixels } from "../core/colour";
+import type { Reading, Status } from "../core/measure";
+import { cellText } from "../core/scale";
+import type { Theme } from "../core/theme";
+import { type GridShape, runs } from "./grid";
+
+type Context = CanvasRenderingContext2D;
+
+/** Cells smaller than this are painted as one image, and bear no hatching. */
+const SMALL = 8;
+
+export interface GridPlot {
+  shape: GridShape;
+  reading: Reading;
+  scale: ColourScale;
+  theme: Theme;
+  rowLabels: string[];
+  columnLabels: string[];
+  /** What the axes are called. */
+  rows: string;
+  columns: string;
+  rings: ArrayLike<number>[];
+}
+
+const boxAt = (s: GridShape, row: number, column: number): Box => ({
+  x: s.left + column * s.cell, y: s.top + (s.upward ? s.rows - 1 - row : row) * s.line, w: s.cell - s.gap, h: s.line - s.gap,
+});
+
+export function gridPlot(c: Context, p: GridPlot): void {
+  labels(c, p);
+  if (Math.min(p.shape.cell, p.shape.line) < SMALL) image(c, p);
+  else cells(c, p);
+}
+
+const painted = new WeakMap<Float64Array, { key: string; pixels: Uint32Array }>();
+
+function image(c: Context, { shape, reading, scale, theme }: GridPlot): void {
+  const { left, top, cell, line, rows, columns, upward } = shape;
+  const box = { x: left, y: top, w: columns * cell, h: rows * line };
+  c.fillStyle = theme.rule;
+  c.fillRect(box.x, box.y, box.w, box.h);
+  hatch(c, box, theme.quiet);
+  const key = JSON.stringify([scale.domain, scale.signed, theme.dark, upward]);
+  let known = painted.get(reading.values);
+  if (known?.key !== key) {
+    let values = reading.values;
+    if (upward) {
+      values = new Float64Array(values.length);
+      for (let r = 0; r < rows; r++) values.set(reading.values.subarray(r * columns, (r + 1) * columns), (rows - 1 - r) * columns);
+    }
+    known = { key, pixels: pixels(values, scale) };
+    painted.set(reading.values, known);
+  }
+  paint(c, known.pixels, columns, box);
+}
+
+function cells(c: Context, { shape, reading, scale, theme, rings }: GridPlot): void {
+  const { values } = reading;
+  const largest = Math.max(Math.abs(scale.domain[0]), Math.abs(scale.domain[1]));
+  const written = shape.cell >= 20 && shape.line >= 16;
+  c.textAlign = "center";
+  c.textBaseline = "middle";
+  c.font = `11px ${theme.font}`;
+  for (let row = 0; row < shape.rows; row++) {
+    for (let column = 0; column < shape.columns; column++) {
+      const i = row * shape.columns + column;
+      const b = boxAt(shape, row, column);
+      const rgb = scale.rgb(values[i]);
+      if (!rgb) {
+        missing(c, b, theme);
+        continue;
+      }
+      const status: Status = reading.status(i);
+      const ink = inkOn(rgb);
+      c.fillStyle = css(rgb);
+      c.fillRect(b.x, b.y, b.w, b.h);
+      if (status !== "plain") hatch(c, b, ink === "#ffffff" ? "rgb(255 255 255 / 0.34)" : "rgb(0 0 0 / 0.24)");
+      c.fillStyle = ink;
+      c.strokeStyle = ink;
+      if (written) c.fillText(words(c, reading, i, largest, b.w), b.x + b.w / 2, b.y + b.h / 2 + 0.5);
+      if (rings.some((r) => r[i])) {
+        const radius = Math.min(3.2, shape.cell / 5, shape.line / 5);
+        c.lineWidth = 1.4;
+        c.beginPath();
+        c.arc(b.x + b.w - radius - 4, b.y + radius + 4, radius, 0, 7);
+        c.stroke();
+      }
+    }
+  }
+}
+
+/** No value: one line from corner to corner, where others are hatched. */
+function missing(c: Context, b: Box, theme: Theme): void {
+  c.globalAlpha = 0.5;
+  c.fillStyle = theme.rule;
+  c.fillRect(b.x, b.y, b.w, b.h);
+  c.strokeStyle = theme.quiet;
+  c.lineWidth = 1;
+  c.beginPath();
+  c.moveTo(b.x, b.y + b.h);
+  c.lineTo(b.x + b.w, b.y);
+  c.stroke();
+  c.globalAlpha = 1;
+}
+
+/** The value with half its interval, the value alone, or nothing: what there is room for. */
+function words(c: Context, { values, low, high }: Reading, i: number, largest: number, width: number): string {
+  const text = cellText(values[i], largest);
+  const half = low && high ? (high[i] - low[i]) / 2 : NaN;
+  const fits = (t: string) => t.length * 7 + 6 <= width || c.measureText(t).width + 6 <= width;
+  if (Number.isFinite(half)) {
+    const whole = `${text} ±${cellText(half, largest).replace(/^0/, "")}`;
+    if (fits(whole)) return whole;
+  }
+  return fits(text) ? text : "";
+}
+
+function labels(c: Context, { shape, theme, rowLabels, columnLabels, rows, columns }: GridPlot): void {
+  c.font = `11px ${theme.font}`;
+  c.fillStyle = theme.ink;
+  c.textBaseline = "middle";
+  c.textAlign = "right";
+  const everyRow = Math.ceil(14 / shape.line);
+  for (let row = 0; row < shape.rows; row += everyRow) {
+    const b = boxAt(shape, row, 0);
+    c.fillText(clipped(c, rowLabels[row], shape.left - 22), shape.left - 6, b.y + b.h / 2 + 0.5);
+  }
+  const bottom = shape.top + shape.rows * shape.line;
+  const room = shape.height - bottom - 24;
+  const most = columnLabels.reduce((w, l) => Math.max(w, l.length), 1);
+  const everyColumn = Math.ceil((shape.steep ? 13 : Math.max(14, most * 6.5 + 6)) / shape.cell);
+  for (let column = 0; column < shape.columns; column += everyColumn) {
+    const b = boxAt(shape, 0, column);
+    c.save();
+    c.translate(b.x + b.w / 2, bottom + (shape.steep ? 5 : 9));
+    c.textAlign = shape.steep ? "right" : "center";
+    if (shape.steep) c.rotate(-Math.PI / 2);
+    c.fillText(clipped(c, columnLabels[column], shape.steep ? room : 200), 0, 0);
+    c.restore();
+  }
+  c.fillStyle = theme.quiet;
+  c.textAlign = "center";
+  c.fillText(columns, shape.left + (shape.columns * shape.cell) / 2, shape.height - 10);
+  c.save();
+  c.translate(7, shape.top + (shape.rows * shape.line) / 2);
+  c.rotate(-Math.PI / 2);
+  c.fillText(rows, 0, 0);
+  c.restore();
+}
+
+/** Outlines around what is selected (all of a dimension where nothing is selected along it), or around what is hovered. */
+export function outlines(c: Context, shape: GridShape, rows: number[], columns: number[], inner: string, outer: string, width: number): void {
+  for (const [r0, r1] of runs(rows)) {
+    for (const [k0, k1] of runs(columns)) {
+      const [a, b] = [boxAt(shape, r0, k0), boxAt(shape, r1, k1)];
+      const top = Math.min(a.y, b.y);
+      const box = { x: a.x, y: top, w: b.x + b.w - a.x, h: Math.max(a.y, b.y) + a.h - top };
+      c.lineWidth = width;
+      c.strokeStyle = outer;
+      c.strokeRect(box.x + 1.5 * width - 1, box.y + 1.5 * width - 1, Math.max(0, box.w - 3 * width + 2), Math.max(0, box.h - 3 * width + 2));
+      c.strokeStyle = inner;
+      c.strokeRect(box.x + width / 2 - 1, box.y + width / 2 - 1, box.w - width + 2, box.h - width + 2);
+    }
+  }
+}
