@@ -99,8 +99,10 @@ class Shown:
     companions: dict[str, dict[str, str]]
     marks: list[str]
 
-    def cube(self, source: xr.Dataset | xr.DataArray, *others: str) -> Cube:
-        return Cube.of(source, travelling(self.variables, self.companions, self.marks, others))
+    def traits(self, source: xr.Dataset | xr.DataArray, *others: str) -> dict[str, Any]:
+        """What every view of one kind of variable is made with: its Cube (``others`` travel too) and what is in it."""
+        cube = Cube.of(source, travelling(self.variables, self.companions, self.marks, others))
+        return {"cube": cube, "variable": self.variable, "variables": self.variables, "companions": self.companions}
 
 
 def shown(

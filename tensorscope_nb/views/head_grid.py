@@ -43,10 +43,7 @@ class HeadGrid(View):
         what = shown("HeadGrid", ds, variable, AXES, SLICED)
         super().__init__(
             focus=focus,
-            cube=what.cube(ds),
-            variable=what.variable,
-            variables=what.variables,
-            companions=what.companions,
+            **what.traits(ds),
             marks=what.marks,
             compare=comparison(what.data, compare),
             title=title,

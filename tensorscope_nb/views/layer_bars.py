@@ -43,10 +43,7 @@ class LayerBars(View):
         what = shown("LayerBars", ds, variable, [by], [*SLICED, *WITHIN])
         super().__init__(
             focus=focus,
-            cube=what.cube(ds),
-            variable=what.variable,
-            variables=what.variables,
-            companions=what.companions,
+            **what.traits(ds),
             by=by,
             compare=comparison(what.data, compare),
             title=title,

@@ -49,10 +49,7 @@ class Matrix(View):
         what = shown("Matrix", ds, variable, needs, dims)
         super().__init__(
             focus=focus,
-            cube=what.cube(ds),
-            variable=what.variable,
-            variables=what.variables,
-            companions=what.companions,
+            **what.traits(ds),
             marks=what.marks,
             y=needs[0],
             x=needs[1],

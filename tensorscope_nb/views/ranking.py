@@ -51,10 +51,7 @@ class Ranking(View):
         asides = [a for a in ASIDES if a in what.data.variables and what.data[a].ndim == 1 and dims_of(what.data, a)[0] in own]
         super().__init__(
             focus=focus,
-            cube=what.cube(ds, *asides),
-            variable=what.variable,
-            variables=[v for v in what.variables if v not in asides],
-            companions=what.companions,
+            **(what.traits(ds, *asides) | {"variables": [v for v in what.variables if v not in asides]}),
             asides=asides,
             over=ranked or None,
             n=n,

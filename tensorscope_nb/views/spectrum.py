@@ -36,10 +36,7 @@ class Spectrum(View):
         what = shown("Spectrum", ds, variable, [by], [*SLICED, "layer", "kind"])
         super().__init__(
             focus=focus,
-            cube=what.cube(ds),
-            variable=what.variable,
-            variables=what.variables,
-            companions=what.companions,
+            **what.traits(ds),
             by=by,
             title=title,
             reduce=reduce,

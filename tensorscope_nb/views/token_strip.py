@@ -39,10 +39,7 @@ class TokenStrip(View):
         tokens = ["token"] if "token" in what.data and set(dims_of(what.data, "token")) <= {"sample", "position"} else []
         super().__init__(
             focus=focus,
-            cube=what.cube(ds, *tokens),
-            variable=what.variable,
-            variables=what.variables,
-            companions=what.companions,
+            **what.traits(ds, *tokens),
             compare=comparison(what.data, compare),
             title=title,
             reduce=reduce,

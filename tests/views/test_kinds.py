@@ -190,7 +190,9 @@ def test_a_selection_that_no_view_has_is_warned_of() -> None:
 @pytest.mark.parametrize("kind", [HeadGrid, LayerBars, Matrix, Ranking], ids=lambda k: k.__name__)
 def test_odd_values_are_shown(kind: Any, fill: float) -> None:
     for shape in ((2, 4), (1, 1)):
-        kind(xr.Dataset({"v": (("layer", "head"), np.full(shape, fill))}))
+        view = kind(xr.Dataset({"v": (("layer", "head"), np.full(shape, fill))}))
+        sent = np.frombuffer(view.cube.data["variables"]["v"]["data"], dtype="<f4")
+        assert view.variable == "v" and len(sent) == shape[0] * shape[1] and np.isclose(sent, fill, equal_nan=True).all()
 
 
 def test_a_cube_beyond_its_size_is_refused_with_advice() -> None:
