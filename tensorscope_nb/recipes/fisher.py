@@ -70,6 +70,8 @@ def grouped_fisher(
     masses = Masses(len(samples), groups.of)
     options: dict[str, Any] = {"reduction": reduction, "modules": modules, "chunk": chunk, "progress": progress}
     covered = yield GradientRequest(samples, [masses], **options)
+    if not masses.values:
+        raise LookupError(f"modules={modules!r} leaves no weights in any {granularity}: choose others, or another granularity")
     dims, values, sizes, coords = groups.table(masses.values, covered.parameters)
     values = values * len(samples) / covered.divisor
     m, low, high = log_t_interval(values)
@@ -139,10 +141,8 @@ def fisher_spectrum(
     covered = yield GradientRequest(samples, [gram], **options)
     whole = _eigenvalues(sum(gram.values.values()), covered.divisor)
     layers = sorted({layer for module in gram.values if (layer := layer_of(scope, module)) >= 0})
-    by_layer = np.array(
-        [_eigenvalues(sum(m for name, m in gram.values.items() if layer_of(scope, name) == i), n) for i in layers]
-    )
-    by_layer = by_layer.reshape(len(layers), n)
+    blocks = [sum(m for name, m in gram.values.items() if layer_of(scope, name) == i) for i in layers]
+    by_layer = np.array([_eigenvalues(block, covered.divisor) for block in blocks]).reshape(len(layers), n)
     traces = by_layer.sum(1)
     weights = sum(p.tensor.nelement() for p in covered.parameters)
     eigenvalue, share = "eigenvalue of the empirical Fisher", "share of the trace"
@@ -154,7 +154,7 @@ def fisher_spectrum(
         "effective_rank": (("layer",), [_effective_rank(row) for row in by_layer], "effective rank", "directions"),
         "trace": (("layer",), traces, "trace of the empirical Fisher", UNIT),
         "spectral_gap": ((), whole[0] - whole[1] if n > 1 else np.nan, "largest eigenvalue minus the second", UNIT),
-        "condition_number": ((), np.inf if n < weights else whole[0] / whole[-1], "condition number", ""),
+        "condition_number": ((), np.inf if n < weights else whole[0] / whole[weights - 1], "condition number", ""),
         "total_concentration": ((), whole[:k].sum() / whole.sum(), f"the {k} largest eigenvalues", share),
     }
     return dataset(variables, {"layer": layers}, n_used=n, n_available=n, by_reference=covered.by_reference)
@@ -166,5 +166,7 @@ def _eigenvalues(gram: Any, divisor: float) -> np.ndarray:
 
 
 def _effective_rank(eigenvalues: np.ndarray) -> float:
+    if not eigenvalues.sum() > 0:
+        return float("nan")
     p = eigenvalues[eigenvalues > 0] / eigenvalues.sum()
     return float(np.exp(-(p * np.log(p)).sum()))

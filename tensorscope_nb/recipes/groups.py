@@ -110,8 +110,18 @@ class ByChannel:
         module = self.scope.model.get_submodule(parameter.module)
         return 1 if type(module).__name__ == "Conv1D" and parameter.tensor.ndim == 2 else 0
 
+    def _channels(self, module: str) -> int:
+        """Those of the weight; a parameter of another length has no channels of this module."""
+        held = self.scope.model.get_submodule(module)._parameters
+        first = next((p for name, p in held.items() if name == "weight" and p is not None), None)
+        first = next(p for p in held.values() if p is not None) if first is None else first
+        axis = 1 if type(self.scope.model.get_submodule(module)).__name__ == "Conv1D" and first.ndim == 2 else 0
+        return first.shape[axis] if first.ndim else 0
+
     def of(self, parameter: Parameter, rows: slice, gradients: Tensor) -> dict[Any, Tensor]:
         axis = self._axis(parameter)
+        if not parameter.tensor.ndim or parameter.tensor.shape[axis] != self._channels(parameter.module):
+            return {}
         by_channel = torch.zeros(len(gradients), parameter.tensor.shape[axis], dtype=torch.float64)
         if axis == 1:
             by_channel += (gradients**2).sum(1).cpu()
@@ -129,7 +139,8 @@ class ByChannel:
         for i, name in enumerate(names):
             channels = values[name].shape[1]
             masses[:, i, :channels] = values[name].numpy()
-            weights = sum(p.tensor.nelement() for p in parameters if p.module == name)
+            own = [p for p in parameters if p.module == name and p.tensor.ndim and p.tensor.shape[self._axis(p)] == channels]
+            weights = sum(p.tensor.nelement() for p in own)
             sizes[i, :channels] = weights // channels
         return ("module", "channel"), masses, sizes, module_coords(self.scope, names)
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
 
 
+ROUNDING = 1e-5  # what sums in single precision leave, relative
+
+
 @recipe(
     question="Are the gradients healthy, layer by layer?", source="McCandlish et al. 2018, arXiv:1812.06162", needs=("gradients",)
 )
@@ -47,7 +50,8 @@ def gradient_health(
 
     Result: ``[module] grad_norm, grad_rms, signal, noise, snr, noise_scale, vanishing, exploding`` (grad_rms outside
     ``bounds``; with ``learning_rate``, η ‖ḡ‖ / ‖w‖ outside ``update_bounds``, and ``update_ratio``); ``[layer] backward_rms,
-    n_neurons, n_dead, dead_fraction``; ``[layer, neuron] dead`` (1, 0; NaN beyond a layer's own). A unit of a transformer's
+    n_neurons, n_dead, dead_fraction``; scalar ``depth_slope`` (an attribute as well);
+    ``[layer, neuron] dead`` (1, 0; NaN beyond a layer's own). A unit of a transformer's
     MLP is dead where |activation| ≤ ``dead_tolerance`` × the layer's RMS at every token; a unit of an MLP or CNN where the
     gradient of its output is.
     Errors: UnsupportedModel where the loss is missing; ValueError for fewer than 2 samples. Cost: two forwards and backwards.
@@ -73,8 +77,10 @@ def gradient_health(
     norm = np.sqrt(total) / n
     signal, noise = (total - each) / (n * (n - 1)), (each - total / n) / (n - 1)
     rms = norm / np.sqrt(size)
+    noise = np.where(noise > ROUNDING * each / (n - 1), noise, 0.0)  # equal samples: what is left is rounding
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = np.where(signal > 0, noise / signal, np.nan)
+        snr = signal / noise
     judged, (low, high) = rms, bounds
     dims, unit = ("module",), "loss per unit of weight"
     variables: dict[str, Variable] = {
@@ -82,7 +88,7 @@ def gradient_health(
         "grad_rms": (dims, rms, "root mean square of the mean gradient", unit),
         "signal": (dims, signal, "squared norm of the expected gradient, unbiased", f"({unit})²"),
         "noise": (dims, noise, "variance of the gradient over samples", f"({unit})²"),
-        "snr": (dims, signal / noise, "signal to noise", ""),
+        "snr": (dims, snr, "signal to noise", ""),
         "noise_scale": (dims, scale, "gradient noise scale", "samples"),
     }
     if learning_rate is not None:
@@ -94,6 +100,7 @@ def gradient_health(
     variables["vanishing"] = (dims, judged < low, f"below {low:g}", "")
     variables["exploding"] = (dims, judged > high, f"above {high:g}", "")
     layers, slope = _layers(scope, samples, dead_tolerance, chunk)
+    variables["depth_slope"] = ((), slope, "slope of the log backward signal over layers", "per layer")
     result = dataset(variables | layers, module_coords(scope, names), n_used=n, n_available=n, by_reference=covered.by_reference)
     result.attrs["depth_slope"] = slope
     return result
@@ -108,7 +115,7 @@ def _layers(scope: Scope, samples: Samples, tolerance: float, chunk: int | None)
     units = [f"layers.{i}.{'mlp.post' if anatomy.table else 'out'}" for i in range(anatomy.n_layers)]
     squares, counts = np.zeros(anatomy.n_layers), np.zeros(anatomy.n_layers)
     largest: list[np.ndarray] = [np.zeros(0)] * anatomy.n_layers
-    power = np.zeros(anatomy.n_layers)
+    power, n_seen = np.zeros(anatomy.n_layers), np.zeros(anatomy.n_layers)
     for part in chunks(scope.rule.prepared(samples), anatomy, chunk):
         record = scope.record(part, list(dict.fromkeys(outputs + units)), gradients=True, chunk=len(part))
         for i, (output, unit) in enumerate(zip(outputs, units, strict=True)):
@@ -116,14 +123,15 @@ def _layers(scope: Scope, samples: Samples, tolerance: float, chunk: int | None)
             squares[i] += (delta**2).sum()
             counts[i] += delta.size
             seen = np.abs(_at_tokens(record[unit] if anatomy.table else record.gradients[unit], part))
-            power[i] += (seen**2).sum() / seen.shape[1]
+            power[i] += (seen**2).sum()
+            n_seen[i] += seen.size
             reached = seen.max(0)
             largest[i] = np.maximum(largest[i], reached) if largest[i].size else reached
     rms = np.sqrt(squares / counts)
     widths = [len(peak) for peak in largest]
     dead = np.full((anatomy.n_layers, max(widths)), np.nan)
     for i, peak in enumerate(largest):
-        dead[i, : len(peak)] = peak <= tolerance * np.sqrt(power[i] / max(1, len(samples)))
+        dead[i, : len(peak)] = peak <= tolerance * np.sqrt(power[i] / n_seen[i])
     n_dead = np.nansum(dead, 1)
     kind = "|activation| at every token" if anatomy.table else "gradient of the output at every sample"
     positive = rms > 0

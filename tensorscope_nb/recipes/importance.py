@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -177,7 +178,7 @@ def hybrid_importance(
     >>> bool(max(float(v.max()) for v in hybrid.values()) <= 1)
     True
     """
-    given = dict(weights or {"magnitude": 0.3, "fisher": 0.7})
+    given = {"magnitude": 0.3, "fisher": 0.7} if weights is None else dict(weights)
     makers = {
         "magnitude": lambda: magnitude_importance(scope, modules=modules),
         "fisher": lambda: fisher_importance(scope, samples, modules=modules, chunk=chunk),
@@ -185,7 +186,7 @@ def hybrid_importance(
     }
     if unknown := given.keys() - makers.keys():
         raise ValueError(f"weights names {', '.join(sorted(unknown))}: choose among {', '.join(makers)}")
-    if not given or min(given.values()) < 0 or not sum(given.values()):
+    if not given or not all(0 <= value < math.inf for value in given.values()) or not sum(given.values()):
         raise ValueError(f"weights is {given}: give non-negative numbers, at least one above 0")
     ranks = {name: _ranks(makers[name]()) for name in given}
     total = sum(given.values())

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import json
+import re
 import time
 from collections.abc import Callable, Generator, Sequence
 from importlib.metadata import version
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Answered = Generator[GradientRequest, Coverage, xr.Dataset]  # what a recipe that asks for gradients returns
 
 _all: list[Recipe] = []
+NAMES = re.compile(r"[A-Za-z][\w.-]{0,59}")
 
 
 class Recipe:
@@ -64,6 +66,8 @@ class Recipe:
         known = inspect.signature(self.function).parameters
         if unknown := options.keys() - known.keys():
             raise TypeError(f"{self.name} has no option {', '.join(sorted(unknown))}: it has {', '.join(list(known)[1:])}")
+        if name is not None and not NAMES.fullmatch(name):
+            raise ValueError(f"name is {name!r}: it names a file, use up to 60 letters, digits, _, - and dots after a letter")
         return Recipe(self.function, self.question, self.source, self.needs, self.options | options, name or self.name)
 
     def _metadata(self, scope: Scope, result: xr.Dataset, options: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -112,11 +116,11 @@ def catalogue() -> pd.DataFrame:
 
 
 def fingerprint(scope: Scope) -> str:
-    """A hash of the model's parameters: equal for equal weights, whatever the file they came from."""
+    """A hash of the model's parameters and buffers: equal for equal weights, whatever the file they came from."""
     import torch
 
     digest = hashlib.blake2b(digest_size=8)
-    for name, parameter in scope.model.named_parameters():
+    for name, tensor in [*scope.model.named_parameters(), *scope.model.named_buffers()]:
         digest.update(name.encode())
-        digest.update(parameter.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -40,6 +40,8 @@ def _check_weights(model: nn.Module) -> None:
         if parameter.is_meta:
             raise UnsupportedModel(f"the parameter {name} is on the meta device and holds no numbers: load the weights first")
     for name, module in model.named_modules():
+        if getattr(module, "max_norm", None) is not None:
+            raise UnsupportedModel(f"{name} changes its own weights in every forward (max_norm): set max_norm to None first")
         if type(module).__module__.startswith(
             ("bitsandbytes", "auto_gptq", "gptqmodel", "awq", "hqq", "optimum.quanto", "torchao")
         ):

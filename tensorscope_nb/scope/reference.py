@@ -34,7 +34,7 @@ def per_sample_gradients(
             check_finite(losses.detach(), samples[i], scope.model)
             gradients = torch.autograd.grad(losses.sum(), list(chosen.values()), allow_unused=True)
             for (name, parameter), gradient in zip(chosen.items(), gradients, strict=True):
-                found[name].append(torch.zeros_like(parameter) if gradient is None else gradient)
+                found[name].append(torch.zeros_like(parameter) if gradient is None else gradient.to_dense())
     return {name: torch.stack(rows).detach() for name, rows in found.items()}
 
 

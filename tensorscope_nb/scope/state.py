@@ -32,12 +32,15 @@ def preserved(model: nn.Module, *, random_state: bool = True, interrupts: Interr
     own, and must be others the next time. An interrupt waits until the model runs, or the end; with ``interrupts`` the
     caller sees to that.
     """
+    import torch
+
     with (
         nullcontext(interrupts) if interrupts else held_interrupts() as held,
         _turn(model, held),
         _alone(model),
         _random_state() if random_state else nullcontext(),
     ):
+        differentiated = torch.is_grad_enabled()
         training = {module: module.training for module in model.modules()}
         parameters = list(model.parameters())
         gradients = [p.grad for p in parameters]
@@ -48,6 +51,7 @@ def preserved(model: nn.Module, *, random_state: bool = True, interrupts: Interr
             model.eval()
             yield
         finally:
+            torch.set_grad_enabled(differentiated)
             for module, mode in training.items():
                 module.training = mode
             for p, gradient, want in zip(parameters, gradients, wanted, strict=True):

@@ -25,7 +25,7 @@ from tensorscope_nb.scope.generation import Steps, generating
 from tensorscope_nb.scope.interrupts import Interrupts
 from tensorscope_nb.scope.point import Point
 from tensorscope_nb.scope.prompt import Prompt
-from tensorscope_nb.scope.run import Stopped, watched
+from tensorscope_nb.scope.run import Modes, Stopped, watched
 from tensorscope_nb.scope.shortcut import tapped_on_demand
 from tensorscope_nb.scope.state import preserved
 
@@ -80,6 +80,7 @@ class Tracer:
 
     def _prepare(self) -> None:
         scope, opened = self.scope, self._open
+        opened.callback(Modes().set)  # an interrupt may come between the run's modes and the block's
         opened.enter_context(preserved(scope.model, random_state=False, interrupts=self._interrupts))
         if any(point.tapped for point in scope.anatomy.sites.values()):
             opened.enter_context(tapped_on_demand(scope.model, scope.anatomy))

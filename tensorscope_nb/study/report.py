@@ -17,7 +17,7 @@ def write_report(results: Mapping[str, xr.Dataset], path: Path) -> Path:
         raise ValueError(f"the report's name is {path.name!r}: let it end in {' or '.join(writers)}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(path.parent)!r}: make it first")
-    path.write_text(writers[path.suffix](results))
+    path.write_text(writers[path.suffix](results), encoding="utf-8")
     return path
 
 

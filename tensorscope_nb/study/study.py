@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,4 +136,9 @@ def _joined(results: list[xr.Dataset], dimension: str, coordinates: list[Any]) -
     """The results one after the other; what does not match exactly is an error, never dropped."""
     words = {"long_name": "training step" if dimension == "checkpoint" else dimension}
     index = xr.DataArray(np.array(coordinates), dims=dimension, name=dimension, attrs=words)
-    return xr.concat(results, index, join="exact", combine_attrs="override")
+    joined = xr.concat(results, index, join="exact", combine_attrs="override")
+    said = [json.loads(result.attrs["tensorscope"]) for result in results]
+    members = [{key: member.get(key) for key in ("model", "weights", "seconds")} for member in said]
+    common = {key: value for key, value in said[0].items() if key not in ("model", "weights", "seconds")}
+    joined.attrs = {"tensorscope": json.dumps(common | {"members": dict(zip(map(str, coordinates), members, strict=True))})}
+    return joined

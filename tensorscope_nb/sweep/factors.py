@@ -62,6 +62,9 @@ class Captured:
     def rows(self, parameter: Parameter, rows: slice) -> Tensor:
         """The gradients (n, rows, …) of all samples for some rows of a parameter: summed over its uses and their calls."""
         parts = [rule(module, call, rows) for path, module, rule in parameter.uses for call in self.calls.get(path, ())]
+        if not parts:  # the chunk did not run the module
+            like = parameter.tensor[rows]
+            return like.new_zeros(len(self.losses), *like.shape)
         return sum(parts[1:], parts[0])
 
 

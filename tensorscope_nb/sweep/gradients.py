@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 TILE_BYTES = 16 * 2**20
 Reduction = Literal["mean", "sum"]
-CHECKED = 2  # samples of the self-check: what it looks for does not depend on which
 AGREES = 1e-3  # of the self-check, relative to the largest gradient of the parameter
 
 
@@ -75,8 +74,7 @@ def gradient_sweep(
     parameters = parameters_of(scope, chosen_parameters(scope, modules))
     parts = list(chunks(samples, scope.anatomy, chunk))
     covered = Coverage(parameters, float(weights.sum()), [p.name for p in parameters if not p.uses])
-    with preserved(scope.model):
-        covered.by_reference += _disagreeing(scope, parts[0][:CHECKED], [p for p in parameters if p.uses], weights[:CHECKED])
+    covered.by_reference += _disagreeing(scope, samples, [p for p in parameters if p.uses])
     factored = [p for p in parameters if p.name not in covered.by_reference]
     additive, pairwise = [r for r in reducers if not r.pairwise], [r for r in reducers if r.pairwise]
     kept: list[Captured] = []
@@ -105,7 +103,7 @@ def _give(reducers: Sequence[GradientReducer], parameters: Sequence[Parameter], 
     n = sum(len(c.losses) for c in captured)
     for parameter in parameters:
         for rows in _tiles(parameter.tensor, n):
-            gradients = torch.cat([c.rows(parameter, rows) for c in captured])
+            gradients = _wide(torch.cat([c.rows(parameter, rows) for c in captured]))
             for reducer in reducers:
                 reducer.tile(parameter, rows, gradients, start)
 
@@ -122,37 +120,57 @@ def _give_reference(
     scope: Scope, samples: Samples, reducers: Sequence[GradientReducer], parameters: Sequence[Parameter], weights: Tensor
 ) -> None:
     """Parameters that no rule covers, one backward per sample."""
-    names = [p.name for p in parameters]
-    found = per_sample_gradients(scope, samples, parameters=names)
-    for parameter in parameters:
-        whole = slice(0, len(parameter.tensor))
-        for reducer in reducers:
-            gradients = found[parameter.name]
-            scale = weights.to(gradients).reshape(-1, *[1] * (gradients.ndim - 1))
-            reducer.tile(parameter, whole, gradients * scale, 0)
+    at_once = [reducer for reducer in reducers if reducer.pairwise]
+    size = sum(p.tensor.nelement() for p in parameters) * 4
+    if at_once:
+        _check_bytes(size, len(samples), "gradients")
+    step = len(samples) if at_once else max(1, min(len(samples), current().memory // size))
+    for start in range(0, len(samples), step):
+        part = samples[start : start + step]
+        found = per_sample_gradients(scope, part, parameters=[p.name for p in parameters])
+        for parameter in parameters:
+            gradients = _wide(found[parameter.name])
+            scale = weights[start : start + step].to(gradients).reshape(-1, *[1] * (gradients.ndim - 1))
+            for reducer in reducers:
+                reducer.tile(parameter, slice(0, len(parameter.tensor) if parameter.tensor.ndim else 1), gradients * scale, start)
 
 
-def _disagreeing(scope: Scope, part: Samples, parameters: Sequence[Parameter], weights: Tensor) -> list[str]:
-    """The parameters whose per-sample gradients do not add up to their ordinary gradient: a use that no rule saw."""
-    captured = capture(scope, part, parameters, weights)
-    with torch.enable_grad():
-        losses = scope.rule.per_sample(output_of(scope.model, part, scope.anatomy), part)
-        total = (losses * weights.to(losses)).sum()
-        expected = torch.autograd.grad(total, [p.tensor for p in parameters], allow_unused=True) if parameters else ()
-    largest = max((float(g.abs().max()) for g in expected if g is not None), default=0.0)
+def _wide(gradients: Tensor) -> Tensor:
+    """Squares and products of half-precision gradients underflow."""
+    return gradients.float() if gradients.dtype in (torch.float16, torch.bfloat16) else gradients
+
+
+def _disagreeing(scope: Scope, samples: Samples, parameters: Sequence[Parameter]) -> list[str]:
+    """The parameters whose factors do not give the gradient that a few samples have when they are run one by one.
+
+    It finds a use of a weight that no rule sees, and an axis that only looks like samples. A model in which one sample's
+    loss depends on the others has no per-sample gradients: that is an error.
+    """
+    few = samples[sorted({0, len(samples) // 2, len(samples) - 1})]
+    captured = capture(scope, few, parameters, torch.ones(len(few)))
+    with torch.no_grad():
+        alone = torch.cat([scope.rule.per_sample(output_of(scope.model, few[i], scope.anatomy), few[i]) for i in range(len(few))])
+    agrees = max(AGREES, 8 * torch.finfo(captured.losses.dtype).eps, 8 * torch.finfo(next(scope.model.parameters()).dtype).eps)
+    if not torch.allclose(alone, captured.losses, rtol=agrees, atol=1e-6):
+        raise UnsupportedModel("the loss of a sample changes with the samples beside it: it has no gradient of its own")
+    expected = per_sample_gradients(scope, few, parameters=[p.name for p in parameters]) if parameters else {}
     wrong = []
-    for parameter, gradient in zip(parameters, expected, strict=True):
-        if gradient is None:
+    for parameter in parameters:
+        calls = [call for path, _, _ in parameter.uses for call in captured.calls.get(path, ())]
+        found = torch.cat([captured.rows(parameter, rows) for rows in _tiles(parameter.tensor, len(few))], 1) if calls else None
+        reference = expected[parameter.name]
+        if found is None or found.shape != reference.shape:
             wrong.append(parameter.name)
             continue
-        if not any(captured.calls.get(path) for path, _, _ in parameter.uses):
-            wrong.append(parameter.name)
-            continue
-        sums = torch.cat([captured.rows(parameter, rows).sum(0) for rows in _tiles(parameter.tensor, len(part))])
-        # a gradient that is zero by symmetry (a key's bias) is rounding noise on the scale of the others
-        if float((sums - gradient).abs().max()) > max(AGREES * float(gradient.abs().max()), 1e-5 * largest):
+        # a gradient that is zero by symmetry (a key's bias) is rounding noise on the scale of what it is summed from
+        noise = 1e-6 * sum(_largest(call.x) * float(call.delta.abs().max()) * call.delta[0].numel() ** 0.5 for call in calls)
+        if float((found - reference).abs().max()) > max(agrees * float(reference.abs().max()), noise):
             wrong.append(parameter.name)
     return wrong
+
+
+def _largest(x: Tensor) -> float:
+    return float(x.abs().max()) if x.is_floating_point() else 1.0
 
 
 def _refuse_mixing(model: nn.Module) -> None:
@@ -166,8 +184,12 @@ def _refuse_mixing(model: nn.Module) -> None:
 
 def _check_room(captured: Captured, n: int, total: int) -> None:
     held = sum(f.x.nbytes + f.delta.nbytes for calls in captured.calls.values() for f in calls)
-    if held * total // n > 4 * current().memory:
+    _check_bytes(held / n, total, "factors")
+
+
+def _check_bytes(each: float, total: int, what: str) -> None:
+    if each * total > 4 * current().memory:
         raise ValueError(
-            f"the factors of {total} samples take {held * total / n / 2**30:.1f} GiB, more than 4 times the memory option "
+            f"the {what} of {total} samples take {each * total / 2**30:.1f} GiB, more than 4 times the memory option "
             f"({current().memory / 2**30:.1f} GiB): ask for fewer samples or modules=, or raise ts.options(memory=…)"
         )

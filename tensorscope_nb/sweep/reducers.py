@@ -23,7 +23,7 @@ class Sums:
     def tile(self, parameter: Parameter, rows: slice, gradients: Tensor, start: int) -> None:
         if parameter.name not in self.totals:
             self.totals[parameter.name] = torch.zeros_like(parameter.tensor, dtype=torch.float64)
-        self.totals[parameter.name][rows] += gradients.sum(0)
+        _rows(self.totals[parameter.name], rows).add_(gradients.sum(0))
 
 
 class Diagonal:
@@ -41,8 +41,8 @@ class Diagonal:
         if self.of is None:
             added = torch.einsum("n...,n...->...", gradients, gradients)
         else:
-            added = self.of(gradients, parameter.tensor.detach()[rows]).sum(0)
-        self.totals[parameter.name][rows] += added
+            added = self.of(gradients, _rows(parameter.tensor.detach(), rows)).sum(0)
+        _rows(self.totals[parameter.name], rows).add_(added)
 
 
 class Masses:
@@ -71,12 +71,17 @@ class Gram:
         self.values: dict[str, Tensor] = {}
 
     def tile(self, parameter: Parameter, rows: slice, gradients: Tensor, start: int) -> None:
-        flat = gradients.flatten(1)
+        flat = gradients.reshape(len(gradients), -1)
         product = (flat @ flat.T).double().cpu()
         self.values[parameter.module] = self.values[parameter.module] + product if parameter.module in self.values else product
 
 
+def _rows(tensor: Tensor, rows: slice) -> Tensor:
+    """A view of some rows; a single number is one row."""
+    return tensor[rows] if tensor.ndim else tensor
+
+
 def squares(gradients: Tensor) -> Tensor:
     """‖gᵢ‖² of each sample."""
-    flat = gradients.flatten(1)
+    flat = gradients.reshape(len(gradients), -1)
     return torch.einsum("nk,nk->n", flat, flat)

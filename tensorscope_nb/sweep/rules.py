@@ -35,7 +35,7 @@ def rule_of(module: nn.Module, name: str) -> Rule | None:
         if module.groups > 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
             return None
         return {"weight": _convolution, "bias": _channel_bias}.get(name)
-    if type(module) is nn.Embedding and module.max_norm is None:
+    if type(module) is nn.Embedding and not module.sparse:
         return _embedding if name == "weight" else None
     if isinstance(module, nn.BatchNorm2d):
         return {"weight": _batch_norm, "bias": _channel_bias}.get(name)
@@ -45,7 +45,8 @@ def rule_of(module: nn.Module, name: str) -> Rule | None:
         (nn.LayerNorm, {"weight": _layer_norm, "bias": _bias}),
     ):
         if isinstance(module, kind):
-            return rules.get(name)
+            several_axes = isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1
+            return None if several_axes else rules.get(name)
     is_rms = type(module).__name__.endswith("RMSNorm") and list(module._parameters) == ["weight"]
     return _rms_norm if is_rms and name == "weight" else None
 
@@ -73,7 +74,8 @@ def _layer_norm(module: Any, f: Factors, rows: slice) -> Tensor:
 
 
 def _rms_norm(module: Any, f: Factors, rows: slice) -> Tensor:
-    eps = getattr(module, "variance_epsilon", getattr(module, "eps", 0.0))
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    eps = torch.finfo(f.x.dtype).eps if eps is None else eps
     normalised = f.x.float() * torch.rsqrt(f.x.float().pow(2).mean(-1, keepdim=True) + eps)
     return (_sequence(f.delta) * _sequence(normalised.to(f.delta.dtype)))[:, :, rows].sum(1)
 

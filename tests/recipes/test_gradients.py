@@ -307,3 +307,76 @@ def test_hybrid_ranks_do_not_let_a_scale_rule():
     fisher = ts.recipes.hybrid_importance(scope, IDS, weights={"fisher": 1})
     name = "transformer.wpe.weight"
     assert torch.allclose(mixed[name], 0.25 * only[name] + 0.75 * fisher[name], atol=1e-6)
+
+
+def test_the_spectrum_of_summed_losses_has_one_scale():
+    scope = ts.Scope(random_gpt2())
+    spectrum = ts.recipes.fisher_spectrum(scope, IDS, reduction="sum")
+    by_layer = ts.recipes.grouped_fisher(scope, IDS, granularity="layer", reduction="sum")
+    assert np.allclose(spectrum["trace"], by_layer["importance"], rtol=1e-4)
+
+
+def test_the_condition_number_where_there_are_more_samples_than_weights():
+    model = torch.nn.Linear(2, 1)
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    scope = ts.Scope(model, loss=lambda out, y: 0.5 * ((out - y) ** 2)[:, 0])
+    y = torch.randn(20, 1, generator=torch.Generator().manual_seed(1))
+    found = ts.recipes.fisher_spectrum(scope, (x, y))
+    residual = (model(x) - y).detach()
+    g = torch.cat([residual * x, residual], 1).double()
+    dense = torch.linalg.eigvalsh(g.T @ g / 20)
+    assert np.isclose(found["condition_number"], dense[-1] / dense[0], rtol=1e-3)
+
+
+def test_the_dead_tolerance_is_a_share_of_the_layers_rms():
+    scope = ts.Scope(random_gpt2())
+    found = ts.recipes.gradient_health(scope, IDS, dead_tolerance=1.0)
+    active = scope.record(IDS, "layers.*.mlp.post")
+    for i in range(2):
+        a = active[f"layers.{i}.mlp.post"].flatten(0, 1).double()
+        assert int(found["n_dead"][i]) == int((a.abs().max(0).values <= a.pow(2).mean().sqrt()).sum())
+    assert int(found["n_dead"].sum()) > 0
+
+
+def test_equal_samples_have_no_noise():
+    found = ts.recipes.gradient_health(ts.Scope(random_gpt2()), IDS[:1].repeat(6, 1))
+    assert (found["noise"] == 0).all() and np.isinf(found["snr"]).all() and (found["noise_scale"] == 0).all()
+
+
+def test_half_precision_gradients_do_not_underflow():
+    model = random_gpt2().half()
+    samples = ts.Samples.tokens(IDS)
+    rule = ts.Scope(random_gpt2()).rule
+    scope = ts.Scope(model, loss=lambda out, labels: 1e-3 * rule.per_sample(out, ts.Samples.tokens(labels)))
+    found = ts.recipes.grouped_fisher(scope, samples)["importance"]
+    full = ts.recipes.grouped_fisher(ts.Scope(random_gpt2()), samples)["importance"] * 1e-6
+    assert np.allclose(found, full, rtol=0.2)
+
+
+def test_channels_of_a_module_with_parameters_of_several_lengths():
+    class Odd(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3, 4))
+            self.scale = torch.nn.Parameter(torch.tensor(2.0))
+            self.shift = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, x):
+            return self.scale * x @ self.weight.T + self.shift
+
+    scope = ts.Scope(Odd())
+    samples = ts.Samples.tensors(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 3)
+    channels = ts.recipes.grouped_fisher(scope, samples, granularity="channel")
+    g = scope.per_sample_gradients(samples)
+    assert np.allclose(channels["importance"].sum("channel"), (g["weight"] ** 2).sum() / 6, rtol=1e-4)
+    whole = ts.recipes.grouped_fisher(scope, samples)["importance"]
+    assert np.isclose(whole, sum(float((v**2).sum()) for v in g.values()) / 6, rtol=1e-4).all()
+    assert ts.recipes.fisher_importance(scope, samples)["scale"].shape == ()
+
+
+def test_modules_that_leave_nothing_are_said():
+    scope = ts.Scope(random_gpt2())
+    with pytest.raises(LookupError, match="leaves no weights in any head"):
+        ts.recipes.grouped_fisher(scope, IDS, granularity="head", modules="*.mlp.*")
+    with pytest.raises(LookupError, match="leaves no weights in any layer"):
+        ts.recipes.grouped_fisher(scope, IDS, granularity="layer", modules="*wte")

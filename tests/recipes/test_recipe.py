@@ -25,7 +25,8 @@ def test_the_examples_in_the_docstrings_run(name):
         if isinstance(value, ts.recipes.Recipe) and value.__module__ == name:
             tests += doctest.DocTestFinder().find(value.function, value.name)
     runner = doctest.DocTestRunner()
-    ran = sum(runner.run(test).attempted for test in tests)
+    with ts.options(progress=False):  # a bar that appears after a second would be output
+        ran = sum(runner.run(test).attempted for test in tests)
     assert ran and not runner.failures
 
 

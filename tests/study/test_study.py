@@ -107,7 +107,8 @@ def test_a_save_that_fails_loses_nothing(tmp_path, monkeypatch):
         study.save(folder)
     monkeypatch.undo()
     xr.testing.assert_identical(ts.Study.open(folder)["ablation"], before)
-    assert sorted(f.name for f in folder.iterdir()) == ["ablation.nc", "manifest.json"]
+    kept = sorted(f.name for f in folder.iterdir())
+    assert len(kept) == 2 and kept[0].startswith("ablation-") and kept[1] == "manifest.json"
     with pytest.raises(FileNotFoundError, match="holds no study"):
         ts.Study.open(tmp_path)
     with pytest.raises(ValueError, match="run a recipe before you save"):
@@ -142,3 +143,46 @@ def test_reports_hold_the_numbers(tmp_path):
     assert stored["data"]["data_vars"]["ci_low"]["data"][0][0] is None and stored["metadata"]["n_used"] == 1
     with pytest.raises(ValueError, match=r"let it end in \.md or \.json"):
         study.report(tmp_path / "report.pdf")
+
+
+def test_an_interrupted_save_leaves_the_earlier_study_whole(tmp_path, monkeypatch):
+    scope = ts.Scope(random_gpt2())
+    folder = ts.Study(scope, IDS).run(ts.recipes.ablation, ts.recipes.grouped_fisher).save(tmp_path / "study")
+    before = ts.Study.open(folder)
+    more = ts.Study(scope, torch.cat([IDS, IDS % 7])).run(ts.recipes.ablation, ts.recipes.grouped_fisher)
+    original, calls = xr.Dataset.to_netcdf, []
+
+    def interrupted(self, *args, **options):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        more.save(folder)
+    monkeypatch.undo()
+    again = ts.Study.open(folder)
+    for name in before:
+        xr.testing.assert_identical(again[name], before[name])
+    more.save(folder)
+    assert len(list(folder.glob("ablation-*.nc"))) <= 2 and ts.Study.open(folder)["ablation"].equals(more["ablation"])
+
+
+def test_joined_results_say_what_each_member_was(tmp_path):
+    import json
+
+    scopes = {'a"b\\c': ts.Scope(random_gpt2(0)), "other": ts.Scope(random_gpt2(1))}
+    study = ts.Study(scopes, IDS).run(ts.recipes.gradient_health)
+    members = json.loads(study["gradient_health"].attrs["tensorscope"])["members"]
+    assert len({member["weights"] for member in members.values()}) == 2
+    alone = [ts.recipes.gradient_health(scope, IDS).attrs["depth_slope"] for scope in scopes.values()]
+    assert np.allclose(study["gradient_health"]["depth_slope"], alone)
+    again = ts.Study.open(study.save(tmp_path / "study"))["gradient_health"]
+    assert again["model"].values.tolist() == list(scopes)
+
+
+@pytest.mark.parametrize("name", ["../escaped", "/abs", "a/b", "x" * 300, "", "nul\0"])
+def test_a_name_that_is_no_file_name_is_refused(name):
+    with pytest.raises(ValueError, match="it names a file"):
+        ts.recipes.ablation.using(name=name)

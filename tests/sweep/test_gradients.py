@@ -169,3 +169,46 @@ def test_a_norm_over_the_batch_is_refused():
 def test_what_does_not_fit_is_said():
     with ts.options(memory=20_000), pytest.raises(ValueError, match=r"the factors of 5 samples take .* GiB"):
         ts.recipes.fisher_spectrum(ts.Scope(random_gpt2()), IDS_SAMPLES)
+
+
+class Tail(torch.nn.Module):
+    """A body, a head, and a way to mix or to mislead."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.body, self.head = torch.nn.Linear(5, 5), torch.nn.Linear(5, 3)
+        self.text = torch.nn.Linear(5, 5)
+        self.norm, self.last = torch.nn.LayerNorm((1, 5)), torch.nn.RMSNorm(5)
+
+    def forward(self, x):
+        h = self.body(x)
+        if self.how == "mix":
+            h = h - h.mean(0, keepdim=True)
+        if self.how == "mislead":  # three rows that are no samples
+            return h @ self.text(torch.eye(5)[:3]).T
+        return self.head(self.last(self.norm(h[:, None])[:, 0]))
+
+
+def tail(how):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ts.Scope(Tail(how))
+
+
+ROWS = ts.Samples.tensors(torch.randn(9, 5, generator=torch.Generator().manual_seed(4)), torch.arange(9) % 3)
+
+
+def test_samples_that_depend_on_one_another_are_refused():
+    with pytest.raises(ts.UnsupportedModel, match="the loss of a sample changes with the samples beside it"):
+        ts.recipes.fisher_importance(tail("mix"), ROWS)
+
+
+@pytest.mark.parametrize("how", ["mislead", "norms"])
+def test_an_axis_that_only_looks_like_samples_is_found(how):
+    scope = tail(how)
+    kept = Keep(9)
+    covered = gradient_sweep(scope, ROWS, [kept], chunk=4)
+    expected = scope.per_sample_gradients(ROWS)
+    assert all(torch.allclose(kept.found[p].nan_to_num(), expected[p], atol=1e-5) for p in expected)
+    assert ("text.weight" in covered.by_reference) and ("body.weight" not in covered.by_reference)
