@@ -23,6 +23,8 @@ from tensorscope_nb.sweep import bar
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tensorscope_nb.views import View
+
 
 class Study:
     """Recipes over the same model and samples; a checkpoint history or ``{name: scope}`` adds a leading dimension.
@@ -115,6 +117,12 @@ class Study:
     def report(self, path: str | Path) -> Path:
         """Writes what the study holds: ``.md`` to read (ranges of every variable), ``.json`` with all numbers."""
         return write_report(self._results, Path(path))
+
+    def view(self) -> View:
+        """The linked dashboard for what the study holds."""
+        from tensorscope_nb.views import view
+
+        return view(self)
 
     def save(self, folder: str | Path) -> Path:
         """Writes each result as netCDF and a manifest; what was saved before is replaced only by what is complete."""

@@ -186,3 +186,11 @@ def test_joined_results_say_what_each_member_was(tmp_path):
 def test_a_name_that_is_no_file_name_is_refused(name):
     with pytest.raises(ValueError, match="it names a file"):
         ts.recipes.ablation.using(name=name)
+
+
+def test_the_dashboard_shows_what_the_study_holds():
+    study = ts.Study(ts.Scope(random_gpt2()), IDS).run(ts.recipes.ablation.using(per_sample=True), ts.recipes.fisher_spectrum)
+    kinds = [type(part).__name__ for part in study.view().parts]
+    assert "HeadGrid" in kinds and "SampleTable" in kinds
+    with pytest.raises(ValueError):
+        ts.Study(ts.Scope(random_gpt2())).view()
