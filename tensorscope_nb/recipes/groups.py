@@ -106,24 +106,27 @@ class ByChannel:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
 
-    def _axis(self, parameter: Parameter) -> int:
-        module = self.scope.model.get_submodule(parameter.module)
-        return 1 if type(module).__name__ == "Conv1D" and parameter.tensor.ndim == 2 else 0
+    def _axis(self, module: str, tensor: Tensor) -> int:
+        """Where the outputs lie: a Conv1D holds its weight transposed."""
+        return 1 if type(self.scope.model.get_submodule(module)).__name__ == "Conv1D" and tensor.ndim == 2 else 0
 
     def _channels(self, module: str) -> int:
-        """Those of the weight; a parameter of another length has no channels of this module."""
-        held = self.scope.model.get_submodule(module)._parameters
-        first = next((p for name, p in held.items() if name == "weight" and p is not None), None)
-        first = next(p for p in held.values() if p is not None) if first is None else first
-        axis = 1 if type(self.scope.model.get_submodule(module)).__name__ == "Conv1D" and first.ndim == 2 else 0
-        return first.shape[axis] if first.ndim else 0
+        """Those of the weight, or else of the first parameter."""
+        held = {name: p for name, p in self.scope.model.get_submodule(module)._parameters.items() if p is not None}
+        first = held.get("weight", next(iter(held.values())))
+        return first.shape[self._axis(module, first)] if first.ndim else 0
+
+    def _has(self, parameter: Parameter, channels: int) -> bool:
+        """A parameter of another length has no channels of its module."""
+        tensor = parameter.tensor
+        return tensor.ndim > 0 and tensor.shape[self._axis(parameter.module, tensor)] == channels
 
     def of(self, parameter: Parameter, rows: slice, gradients: Tensor) -> dict[Any, Tensor]:
-        axis = self._axis(parameter)
-        if not parameter.tensor.ndim or parameter.tensor.shape[axis] != self._channels(parameter.module):
+        channels = self._channels(parameter.module)
+        if not self._has(parameter, channels):
             return {}
-        by_channel = torch.zeros(len(gradients), parameter.tensor.shape[axis], dtype=torch.float64)
-        if axis == 1:
+        by_channel = torch.zeros(len(gradients), channels, dtype=torch.float64)
+        if self._axis(parameter.module, parameter.tensor) == 1:
             by_channel += (gradients**2).sum(1).cpu()
         else:
             by_channel[:, rows] = (
@@ -139,8 +142,7 @@ class ByChannel:
         for i, name in enumerate(names):
             channels = values[name].shape[1]
             masses[:, i, :channels] = values[name].numpy()
-            own = [p for p in parameters if p.module == name and p.tensor.ndim and p.tensor.shape[self._axis(p)] == channels]
-            weights = sum(p.tensor.nelement() for p in own)
+            weights = sum(p.tensor.nelement() for p in parameters if p.module == name and self._has(p, channels))
             sizes[i, :channels] = weights // channels
         return ("module", "channel"), masses, sizes, module_coords(self.scope, names)
 

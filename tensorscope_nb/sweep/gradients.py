@@ -50,7 +50,6 @@ class Coverage:
     parameters: list[Parameter]
     divisor: float  # what a sum over samples is divided by: their number, or that of all predicted tokens
     by_reference: list[str] = field(default_factory=list)
-    losses: Tensor | None = None
 
 
 def gradient_sweep(
@@ -78,12 +77,11 @@ def gradient_sweep(
     factored = [p for p in parameters if p.name not in covered.by_reference]
     additive, pairwise = [r for r in reducers if not r.pairwise], [r for r in reducers if r.pairwise]
     kept: list[Captured] = []
-    losses, start = [], 0
+    start = 0
     with bar(len(parts), label, progress) as done:
         for part in parts:
             with preserved(scope.model):
                 captured = capture(scope, part, factored, weights[start : start + len(part)])
-            losses.append(captured.losses)
             _give(additive, factored, [captured], start)
             if pairwise:
                 kept.append(captured)
@@ -93,7 +91,6 @@ def gradient_sweep(
     _give(pairwise, factored, kept, 0)
     if covered.by_reference:
         _give_reference(scope, samples, reducers, [p for p in parameters if p.name in covered.by_reference], weights)
-    covered.losses = torch.cat(losses)
     return covered
 
 
