@@ -4,8 +4,8 @@ from tensorscope_nb.recipes.ablation import ablation
 from tensorscope_nb.recipes.attention import attention_patterns
 from tensorscope_nb.recipes.fisher import fisher_spectrum, grouped_fisher
 from tensorscope_nb.recipes.health import gradient_health
-from tensorscope_nb.recipes.importance import (
-    Importance,
+from tensorscope_nb.recipes.importance import Importance
+from tensorscope_nb.recipes.importance_scores import (
     fisher_importance,
     hybrid_importance,
     magnitude_importance,

@@ -15,12 +15,16 @@ from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.sweep.gradients import Reduction
 from tensorscope_nb.sweep.reducers import Gram, Masses
 from tensorscope_nb.sweep.request import GradientRequest
+from tensorscope_nb.sweep.units import Kind, Unit
 
 if TYPE_CHECKING:
     from tensorscope_nb.recipes.recipe import Answered
+    from tensorscope_nb.samples import Samples
     from tensorscope_nb.scope import Scope
+    from tensorscope_nb.sweep.gradients import Coverage
 
 UNIT = "squared gradient of the loss"
+NAMES = {"empirical": "empirical Fisher trace", "mc": "Fisher trace, labels drawn from the model"}
 Granularity = Literal["module", "layer", "head", "channel"]
 GROUPS: dict[str, Any] = {"module": ByModule, "layer": ByLayer, "head": ByHead, "channel": ByChannel}
 
@@ -31,8 +35,11 @@ def grouped_fisher(
     samples: Any,
     *,
     granularity: Granularity = "module",
+    kind: Kind = "empirical",
     per_sample: bool = False,
+    sample_unit: Unit = "sequence",
     reduction: Reduction = "mean",
+    seed: int | None = None,
     modules: str | list[str] | None = None,
     chunk: int | None = None,
     progress: bool | None = None,
@@ -67,24 +74,20 @@ def grouped_fisher(
     if granularity == "head":
         scope.anatomy.require_heads()
     groups = GROUPS[granularity](scope)
-    masses = Masses(len(samples), groups.of)
+    masses = Masses(groups)
     options: dict[str, Any] = {"reduction": reduction, "modules": modules, "chunk": chunk, "progress": progress}
-    covered = yield GradientRequest(samples, [masses], **options)
+    covered = yield GradientRequest(samples, [masses], unit=sample_unit, kind=kind, seed=seed, **options)
     if not masses.values:
         raise LookupError(f"modules={modules!r} leaves no weights in any {granularity}: choose others, or another granularity")
     dims, values, sizes, coords = groups.table(masses.values, covered.parameters)
-    values = values * len(samples) / covered.divisor
-    m, low, high = log_t_interval(values)
-    variance = values.var(0, ddof=1) if len(samples) > 1 else np.full_like(m, np.nan)
-    words = "empirical Fisher trace"
+    values = values[: len(covered.samples)] * len(covered.samples) / covered.divisor
+    whole, by_sequence, by_mass = sequences(samples, covered, values)
+    m, low, high = log_t_interval(by_mass)
+    variance = values.var(0, ddof=1) if len(values) > 1 else np.full_like(m, np.nan)
+    words = NAMES[kind]
     variables: dict[str, Variable] = {
         "importance": (dims, m, words, UNIT),
-        "variance": (
-            dims,
-            variance,
-            f"variance of the {words} over samples",
-            UNIT,
-        ),
+        "variance": (dims, variance, f"variance of the {words} over {sample_unit}s", UNIT),
         "ci_low": (dims, low, f"{words}, lower end of the 95 % interval", UNIT),
         "ci_high": (dims, high, f"{words}, upper end of the 95 % interval", UNIT),
         "n_parameters": (dims, sizes, "weights in the group", "weights"),
@@ -92,9 +95,27 @@ def grouped_fisher(
     if isinstance(groups, ByHead):
         variables["n_sharing"] = (("block",), groups.sharing(), "heads that share the group's weights", "heads")
     if per_sample:
-        variables["importance_by_sample"] = (("sample", *dims), values, f"{words}, by sample", UNIT)
-        coords = coords | sample_coords(samples)
-    return dataset(variables, coords, n_used=len(samples), n_available=len(samples), by_reference=covered.by_reference)
+        variables["importance_by_sample"] = (("sample", *dims), by_sequence, f"{words}, by sample", UNIT)
+        coords = coords | sample_coords(whole)
+    return dataset(variables, coords, **said(samples, whole, covered))
+
+
+def sequences(samples: Samples, covered: Coverage, values: np.ndarray) -> tuple[Samples, np.ndarray, np.ndarray]:
+    """The samples that are done, their means over their own units, and what each adds to the mean over all units."""
+    if covered.source is None:
+        return covered.samples, values, values
+    source = covered.source.numpy()
+    counts = np.bincount(source)
+    sums = np.zeros((len(counts), *values.shape[1:]))
+    np.add.at(sums, source, values)
+    each = counts.reshape(-1, *[1] * (values.ndim - 1))
+    return samples[: len(counts)], sums / each, sums * len(counts) / len(values)
+
+
+def said(samples: Samples, done: Samples, covered: Coverage) -> dict[str, Any]:
+    """What every gradient result says of how it was found."""
+    units = {} if covered.source is None else {"n_units": len(covered.samples)}
+    return {"n_used": len(done), "n_available": len(samples), "by_reference": covered.by_reference} | units
 
 
 @recipe(
@@ -104,8 +125,12 @@ def fisher_spectrum(
     scope: Scope,
     samples: Any,
     *,
+    kind: Kind = "empirical",
     k: int = 5,
+    per_sample: bool = False,
+    sample_unit: Unit = "sequence",
     reduction: Reduction = "mean",
+    seed: int | None = None,
     modules: str | list[str] | None = None,
     chunk: int | None = None,
     progress: bool | None = None,
@@ -133,36 +158,51 @@ def fisher_spectrum(
     (8, True)
     """
     samples = scope.samples(samples)
-    n = len(samples)
     if k < 1:
         raise ValueError(f"k is {k}: ask for at least 1 eigenvalue")
     gram = Gram()
     options: dict[str, Any] = {"reduction": reduction, "modules": modules, "chunk": chunk, "progress": progress}
-    covered = yield GradientRequest(samples, [gram], **options)
-    whole = _eigenvalues(sum(gram.values.values()), covered.divisor)
-    layers = sorted({layer for module in gram.values if (layer := layer_of(scope, module)) >= 0})
-    blocks = [sum(m for name, m in gram.values.items() if layer_of(scope, name) == i) for i in layers]
-    by_layer = np.array([_eigenvalues(block, covered.divisor) for block in blocks]).reshape(len(layers), n)
+    covered = yield GradientRequest(samples, [gram], unit=sample_unit, kind=kind, seed=seed, **options)
+    n = len(covered.samples)
+    grams = {module: k_ij[:n, :n] / covered.divisor for module, k_ij in gram.values.items()}
+    total = sum(grams.values())
+    whole, shares = _eigenvalues(total)
+    layers = sorted({layer for module in grams if (layer := layer_of(scope, module)) >= 0})
+    blocks = [sum(m for name, m in grams.items() if layer_of(scope, name) == i) for i in layers]
+    by_layer = np.array([_eigenvalues(block)[0] for block in blocks]).reshape(len(layers), n)
     traces = by_layer.sum(1)
     weights = sum(p.tensor.nelement() for p in covered.parameters)
-    eigenvalue, share = "eigenvalue of the empirical Fisher", "share of the trace"
+    eigenvalue, share = f"eigenvalue of the {NAMES[kind].removesuffix(' trace')}", "share of the trace"
     variables: dict[str, Variable] = {
         "eigenvalue": (("component",), whole, eigenvalue, UNIT),
         "layer_eigenvalue": (("layer", "component"), by_layer, f"{eigenvalue}, of the layer's block", UNIT),
         "top_eigenvalue": (("layer",), by_layer[:, 0], f"largest {eigenvalue}", UNIT),
         "concentration": (("layer",), by_layer[:, :k].sum(1) / traces, f"the {k} largest eigenvalues", share),
         "effective_rank": (("layer",), [_effective_rank(row) for row in by_layer], "effective rank", "directions"),
-        "trace": (("layer",), traces, "trace of the empirical Fisher", UNIT),
+        "trace": (("layer",), traces, NAMES[kind], UNIT),
         "spectral_gap": ((), whole[0] - whole[1] if n > 1 else np.nan, "largest eigenvalue minus the second", UNIT),
         "condition_number": ((), np.inf if n < weights else whole[0] / whole[weights - 1], "condition number", ""),
         "total_concentration": ((), whole[:k].sum() / whole.sum(), f"the {k} largest eigenvalues", share),
     }
-    return dataset(variables, {"layer": layers}, n_used=n, n_available=n, by_reference=covered.by_reference)
+    coords: dict[str, Any] = {"layer": layers}
+    done = covered.samples
+    if per_sample:
+        done, _, component = sequences(samples, covered, shares)
+        by_block = np.stack([np.diagonal(block) for block in blocks], 1) * n if blocks else np.zeros((n, 0))
+        _, by_sample, _ = sequences(samples, covered, by_block)
+        variables["trace_by_sample"] = (("sample", "layer"), by_sample, f"{NAMES[kind]}, by sample", UNIT)
+        words = "share of the sample in the component"
+        variables["component_share"] = (("sample", "component"), component * n / len(done), words, "")
+        coords |= sample_coords(done)
+    elif covered.source is not None:
+        done = samples[: int(covered.source.max()) + 1]
+    return dataset(variables, coords, **said(samples, done, covered))
 
 
-def _eigenvalues(gram: Any, divisor: float) -> np.ndarray:
-    """Descending; what rounding leaves below zero is zero."""
-    return torch.linalg.eigvalsh(gram / divisor).flip(0).clamp(min=0).numpy()
+def _eigenvalues(gram: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Descending (what rounding leaves below zero is zero), and the share of each sample in each eigenvector."""
+    values, vectors = torch.linalg.eigh(gram)
+    return values.flip(0).clamp(min=0).numpy(), (vectors.flip(1) ** 2).numpy()
 
 
 def _effective_rank(eigenvalues: np.ndarray) -> float:

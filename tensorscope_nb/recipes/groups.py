@@ -1,34 +1,40 @@
-"""Groups of weights: how the squared gradients of a tile fall on modules, layers, heads or channels."""
+"""Groups of weights: how the squared gradients of a parameter fall on modules, layers, heads or channels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tensorscope_nb.recipes.modules import layer_of, module_coords
-from tensorscope_nb.sweep.reducers import squares
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
-    from tensorscope_nb.sweep.factors import Parameter
+    from tensorscope_nb.sweep.measure import Found, Want
+    from tensorscope_nb.sweep.parameters import Parameter
 
 Table = tuple[tuple[str, ...], np.ndarray, np.ndarray, dict[str, Any]]  # dimensions, (n, …) masses, sizes, coordinates
 Values = Mapping[Any, Tensor]
+AXES = ("rows", "columns")
 
 
 class ByModule:
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
+    """Squares, or another thing that adds up over weights."""
 
-    def of(self, parameter: Parameter, rows: slice, gradients: Tensor) -> dict[Any, Tensor]:
-        return {parameter.module: squares(gradients)}
+    def __init__(self, scope: Scope, want: Want = "total") -> None:
+        self.scope = scope
+        self.want = want
+
+    def wants(self, parameter: Parameter) -> Collection[Want]:
+        return (self.want,)
+
+    def of(self, parameter: Parameter, found: Found) -> dict[Any, Tensor]:
+        return {parameter.module: found[self.want]}
 
     def table(self, values: Values, parameters: Sequence[Parameter]) -> Table:
-        names = list(values)
+        names = modules_of(parameters, values)
         sizes = [sum(p.tensor.nelement() for p in parameters if p.module == name) for name in names]
         return ("module",), _stack(values, names), np.array(sizes), module_coords(self.scope, names)
 
@@ -39,9 +45,12 @@ class ByLayer:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
 
-    def of(self, parameter: Parameter, rows: slice, gradients: Tensor) -> dict[Any, Tensor]:
+    def wants(self, parameter: Parameter) -> Collection[Want]:
+        return ("total",) if layer_of(self.scope, parameter.module) >= 0 else ()
+
+    def of(self, parameter: Parameter, found: Found) -> dict[Any, Tensor]:
         layer = layer_of(self.scope, parameter.module)
-        return {layer: squares(gradients)} if layer >= 0 else {}
+        return {layer: found["total"]} if layer >= 0 else {}
 
     def table(self, values: Values, parameters: Sequence[Parameter]) -> Table:
         layers = sorted(values)
@@ -67,20 +76,13 @@ class ByHead:
                     if block != "O":  # a bias lies along the outputs, whichever axis those are in the weight
                         bias = f"{piece.parameter.removesuffix('weight')}bias"
                         self.places.setdefault(bias, []).append(((layer, head, block), 0, piece.start, piece.stop))
-        self.sizes: dict[tuple[int, int, str], int] = {}
 
-    def of(self, parameter: Parameter, rows: slice, gradients: Tensor) -> dict[Any, Tensor]:
-        found: dict[Any, Tensor] = {}
-        for key, axis, start, stop in self.places.get(parameter.name, ()):
-            if axis == 0:
-                a, b = max(start, rows.start), min(stop, rows.stop)
-                if a >= b:
-                    continue
-                part = gradients[:, a - rows.start : b - rows.start]
-            else:
-                part = gradients[:, :, start:stop]
-            found[key] = squares(part)
-        return found
+    def wants(self, parameter: Parameter) -> Collection[Want]:
+        return {AXES[axis] for _, axis, _, _ in self.places.get(parameter.name, ())}
+
+    def of(self, parameter: Parameter, found: Found) -> dict[Any, Tensor]:
+        places = self.places.get(parameter.name, ())
+        return {key: found[AXES[axis]][:, start:stop].sum(1) for key, axis, start, stop in places}
 
     def table(self, values: Values, parameters: Sequence[Parameter]) -> Table:
         shape = (self.anatomy.n_layers, self.anatomy.n_heads, len(self.blocks))
@@ -121,21 +123,16 @@ class ByChannel:
         tensor = parameter.tensor
         return tensor.ndim > 0 and tensor.shape[self._axis(parameter.module, tensor)] == channels
 
-    def of(self, parameter: Parameter, rows: slice, gradients: Tensor) -> dict[Any, Tensor]:
-        channels = self._channels(parameter.module)
-        if not self._has(parameter, channels):
-            return {}
-        by_channel = torch.zeros(len(gradients), channels, dtype=torch.float64)
-        if self._axis(parameter.module, parameter.tensor) == 1:
-            by_channel += (gradients**2).sum(1).cpu()
-        else:
-            by_channel[:, rows] = (
-                (gradients**2).flatten(2).sum(-1).double().cpu() if gradients.ndim > 2 else (gradients**2).double().cpu()
-            )
-        return {parameter.module: by_channel}
+    def wants(self, parameter: Parameter) -> tuple[Want, ...]:
+        has = self._has(parameter, self._channels(parameter.module))
+        return (AXES[self._axis(parameter.module, parameter.tensor)],) if has else ()
+
+    def of(self, parameter: Parameter, found: Found) -> dict[Any, Tensor]:
+        wanted = self.wants(parameter)
+        return {parameter.module: found[wanted[0]]} if wanted else {}
 
     def table(self, values: Values, parameters: Sequence[Parameter]) -> Table:
-        names = list(values)
+        names = modules_of(parameters, values)
         width = max(value.shape[1] for value in values.values())
         n = len(next(iter(values.values())))
         masses, sizes = np.full((n, len(names), width), np.nan), np.zeros((len(names), width), dtype=int)
@@ -145,6 +142,11 @@ class ByChannel:
             weights = sum(p.tensor.nelement() for p in parameters if p.module == name and self._has(p, channels))
             sizes[i, :channels] = weights // channels
         return ("module", "channel"), masses, sizes, module_coords(self.scope, names)
+
+
+def modules_of(parameters: Sequence[Parameter], among: Collection[Any]) -> list[str]:
+    """The modules of the parameters in the order of the model, of those that something is known of."""
+    return [module for module in dict.fromkeys(p.module for p in parameters) if module in among]
 
 
 def _stack(values: Values, keys: Sequence[Any]) -> np.ndarray:

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorscope_nb.recipes.dataset import Variable, dataset
-from tensorscope_nb.recipes.groups import ByModule
+from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords
+from tensorscope_nb.recipes.groups import ByModule, modules_of
 from tensorscope_nb.recipes.modules import module_coords
 from tensorscope_nb.recipes.recipe import recipe
-from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import chunks
+from tensorscope_nb.recipes.signals import LayerSignals
 from tensorscope_nb.sweep.reducers import Masses, Sums
 from tensorscope_nb.sweep.request import GradientRequest
 
@@ -32,6 +31,7 @@ def gradient_health(
     *,
     learning_rate: float | None = None,
     dead_tolerance: float = 0.0,
+    per_sample: bool = False,
     bounds: tuple[float, float] = (1e-8, 1e2),
     update_bounds: tuple[float, float] = (1e-6, 1e-1),
     modules: str | list[str] | None = None,
@@ -53,8 +53,9 @@ def gradient_health(
     n_neurons, n_dead, dead_fraction``; scalar ``depth_slope`` (an attribute as well);
     ``[layer, neuron] dead`` (1, 0; NaN beyond a layer's own). A unit of a transformer's
     MLP is dead where |activation| ≤ ``dead_tolerance`` × the layer's RMS at every token; a unit of an MLP or CNN where the
-    gradient of its output is.
-    Errors: UnsupportedModel where the loss is missing; ValueError for fewer than 2 samples. Cost: two forwards and backwards.
+    gradient of its output is. With ``per_sample`` also ``[sample, module] grad_norm_by_sample`` and ``[sample, layer]
+    backward_rms_by_sample``.
+    Errors: UnsupportedModel where the loss is missing; ValueError for fewer than 2 samples. Cost: one forward and one backward.
     How to read it: compare modules, checkpoints or data at equal n. When not to trust it: signal and noise are those of these
     samples; a negative signal says that n is too small to see one.
 
@@ -65,20 +66,21 @@ def gradient_health(
     (('module',), ('layer',))
     """
     samples = scope.samples(samples)
-    n = len(samples)
-    if n < 2:
-        raise ValueError(f"there is {n} sample: signal and noise need at least 2")
-    sums, masses = Sums(), Masses(n, ByModule(scope).of)
-    covered = yield GradientRequest(samples, [sums, masses], modules=modules, chunk=chunk, progress=progress)
-    names = [str(name) for name in masses.values]
-    total = np.array([sum(float((sums.totals[p.name] ** 2).sum()) for p in covered.parameters if p.module == m) for m in names])
-    size = np.array([sum(p.tensor.nelement() for p in covered.parameters if p.module == m) for m in names])
-    each = np.array([float(masses.values[m].sum()) for m in names])
-    norm = np.sqrt(total) / n
-    signal, noise = (total - each) / (n * (n - 1)), (each - total / n) / (n - 1)
+    if len(samples) < 2:
+        raise ValueError(f"there is {len(samples)} sample: signal and noise need at least 2")
+    sums, masses, layers = Sums(), Masses(ByModule(scope)), LayerSignals(scope.anatomy)
+    covered = yield GradientRequest(samples, [sums, masses, layers], modules=modules, chunk=chunk, progress=progress)
+    n = len(covered.samples)
+    names = modules_of(covered.parameters, masses.values)
+    parameters = {name: [p for p in covered.parameters if p.module == name] for name in names}
+    total = np.array([sum(float((sums.totals[p.name].double() ** 2).sum()) for p in parameters[name]) for name in names])
+    size = np.array([sum(p.tensor.nelement() for p in parameters[name]) for name in names])
+    by_sample = np.stack([masses.values[name][:n].numpy() for name in names], 1)
+    each, norm = by_sample.sum(0), np.sqrt(total) / n
     rms = norm / np.sqrt(size)
-    noise = np.where(noise > ROUNDING * each / (n - 1), noise, 0.0)  # equal samples: what is left is rounding
     with np.errstate(divide="ignore", invalid="ignore"):
+        signal, noise = (total - each) / (n * (n - 1)), (each - total / n) / (n - 1)
+        noise = np.where(noise > ROUNDING * each / (n - 1), noise, 0.0)  # equal samples: what is left is rounding
         scale = np.where(signal > 0, noise / signal, np.nan)
         snr = signal / noise
     judged, (low, high) = rms, bounds
@@ -92,67 +94,18 @@ def gradient_health(
         "noise_scale": (dims, scale, "gradient noise scale", "samples"),
     }
     if learning_rate is not None:
-        weights = [
-            sum(float((p.tensor.detach().double() ** 2).sum()) for p in covered.parameters if p.module == m) for m in names
-        ]
+        weights = [sum(float((p.matrix.double() ** 2).sum()) for p in parameters[name]) for name in names]
         judged, (low, high) = learning_rate * norm / np.sqrt(np.maximum(weights, 1e-30)), update_bounds
         variables["update_ratio"] = (dims, judged, "learning rate × gradient norm / weight norm", "")
     variables["vanishing"] = (dims, judged < low, f"below {low:g}", "")
     variables["exploding"] = (dims, judged > high, f"above {high:g}", "")
-    layers, slope = _layers(scope, samples, dead_tolerance, chunk)
+    slope = layers.slope(n)
+    variables |= layers.variables(n, dead_tolerance, per_sample)
     variables["depth_slope"] = ((), slope, "slope of the log backward signal over layers", "per layer")
-    result = dataset(variables | layers, module_coords(scope, names), n_used=n, n_available=n, by_reference=covered.by_reference)
+    coords = module_coords(scope, names)
+    if per_sample:
+        variables["grad_norm_by_sample"] = (("sample", "module"), np.sqrt(by_sample), "norm of the sample's gradient", unit)
+        coords |= sample_coords(covered.samples)
+    result = dataset(variables, coords, n_used=n, n_available=covered.n_available, by_reference=covered.by_reference)
     result.attrs["depth_slope"] = slope
     return result
-
-
-def _layers(scope: Scope, samples: Samples, tolerance: float, chunk: int | None) -> tuple[dict[str, Variable], float]:
-    """The backward signal of each layer, and its dead units."""
-    anatomy = scope.anatomy
-    if not anatomy.n_layers:
-        return {}, float("nan")
-    outputs = [f"layers.{i}.{'resid_post' if anatomy.table else 'out'}" for i in range(anatomy.n_layers)]
-    units = [f"layers.{i}.{'mlp.post' if anatomy.table else 'out'}" for i in range(anatomy.n_layers)]
-    squares, counts = np.zeros(anatomy.n_layers), np.zeros(anatomy.n_layers)
-    largest: list[np.ndarray] = [np.zeros(0)] * anatomy.n_layers
-    power, n_seen = np.zeros(anatomy.n_layers), np.zeros(anatomy.n_layers)
-    for part in chunks(scope.rule.prepared(samples), anatomy, chunk):
-        record = scope.record(part, list(dict.fromkeys(outputs + units)), gradients=True, chunk=len(part))
-        for i, (output, unit) in enumerate(zip(outputs, units, strict=True)):
-            delta = _at_tokens(record.gradients[output], part)
-            squares[i] += (delta**2).sum()
-            counts[i] += delta.size
-            seen = np.abs(_at_tokens(record[unit] if anatomy.table else record.gradients[unit], part))
-            power[i] += (seen**2).sum()
-            n_seen[i] += seen.size
-            reached = seen.max(0)
-            largest[i] = np.maximum(largest[i], reached) if largest[i].size else reached
-    rms = np.sqrt(squares / counts)
-    widths = [len(peak) for peak in largest]
-    dead = np.full((anatomy.n_layers, max(widths)), np.nan)
-    for i, peak in enumerate(largest):
-        dead[i, : len(peak)] = peak <= tolerance * np.sqrt(power[i] / n_seen[i])
-    n_dead = np.nansum(dead, 1)
-    kind = "|activation| at every token" if anatomy.table else "gradient of the output at every sample"
-    positive = rms > 0
-    slope = float(np.polyfit(np.flatnonzero(positive), np.log(rms[positive]), 1)[0]) if positive.sum() > 1 else float("nan")
-    by_layer = ("layer",)
-    variables: dict[str, Variable] = {
-        "backward_rms": (by_layer, rms, "root mean square of the gradient at the layer's output", "loss per unit"),
-        "n_neurons": (by_layer, widths, "units", "units"),
-        "n_dead": (by_layer, n_dead, f"dead units, by {kind}", "units"),
-        "dead_fraction": (by_layer, n_dead / widths, f"share of dead units, by {kind}", ""),
-        "dead": (("layer", "neuron"), dead, f"dead, by {kind}", ""),
-    }
-    return variables, slope
-
-
-def _at_tokens(value: Any, part: Samples) -> np.ndarray:
-    """(tokens, units): positions that hold something; of a convolution every place, its channels as units."""
-    if value.ndim == 2:
-        return value.double().cpu().numpy()
-    if part.has_tokens:
-        return value[part.seen(value.shape[1]).to(value.device)].double().cpu().numpy()
-    if value.ndim == 4:
-        value = value.movedim(1, -1)
-    return value.flatten(0, -2).double().cpu().numpy()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import inspect
 import json
 import re
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb import __version__
-from tensorscope_nb.sweep.request import Asking, GradientRequest, drive
+from tensorscope_nb.sweep.request import Asking, GradientRequest, SoFar, drive
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,17 +50,19 @@ class Recipe:
         self.options = options or {}
         self.name = name or function.__name__
 
-    def __call__(self, scope: Scope, *args: Any, **options: Any) -> xr.Dataset:
-        return run_together(scope, [(self, args, options)])[0]
+    def __call__(self, scope: Scope, *args: Any, executor: Executor | None = None, **options: Any) -> Any:
+        return run_together(scope, [(self, args, options)], executor=executor)[0]
 
     def started(self, scope: Scope, *args: Any, **options: Any) -> Asking:
         """The recipe at work: yields what it asks for, and returns its Dataset."""
         start = time.perf_counter()
         options = self.options | options
-        result = self.function(scope, *args, **options)
-        if inspect.isgenerator(result):
-            result = yield from result
-        result.attrs["tensorscope"] = json.dumps(self._metadata(scope, result, options, time.perf_counter() - start))
+        result: Any = self.function(scope, *args, **options)
+        complete = True
+        if isinstance(result, Generator):
+            result, complete = yield from _watched(result)
+        said = self._metadata(scope, result, options, time.perf_counter() - start)
+        result.attrs["tensorscope"] = json.dumps(said | ({} if complete else {"partial": True}))
         return result
 
     def using(self, *, name: str | None = None, **options: Any) -> Recipe:
@@ -69,6 +73,10 @@ class Recipe:
         if name is not None and not NAMES.fullmatch(name):
             raise ValueError(f"name is {name!r}: it names a file, use up to 60 letters, digits, _, - and dots after a letter")
         return Recipe(self.function, self.question, self.source, self.needs, self.options | options, name or self.name)
+
+    def __reduce__(self) -> Any:
+        """A recipe stands where its function would: it is found by that name, in whatever process."""
+        return _found, (self.function.__module__, self.function.__qualname__, self.options, self.name)
 
     def _metadata(self, scope: Scope, result: xr.Dataset, options: dict[str, Any], seconds: float) -> dict[str, Any]:
         signature = inspect.signature(self.function)
@@ -87,9 +95,35 @@ class Recipe:
         return f"<recipe {self.name}{f' with {fixed}' if fixed else ''}: {self.question}>"
 
 
-def run_together(scope: Scope, calls: Sequence[tuple[Recipe, tuple, dict[str, Any]]]) -> list[xr.Dataset]:
+def _found(module: str, qualname: str, options: dict[str, Any], name: str) -> Recipe:
+    declared = functools.reduce(getattr, qualname.split("."), importlib.import_module(module))
+    if not isinstance(declared, Recipe):
+        raise TypeError(f"{module}.{qualname} is no recipe here: declare it with @recipe in a module that workers can import")
+    return Recipe(declared.function, declared.question, declared.source, declared.needs, options, name)
+
+
+def _watched(asking: Asking) -> Generator[GradientRequest, Coverage, tuple[Any, bool]]:
+    """What a recipe returns, and whether all that it asked for was answered to the end."""
+    complete, given = True, None
+    while True:
+        try:
+            request = asking.send(given)  # type: ignore[arg-type]
+        except StopIteration as end:
+            return end.value, complete
+        given = yield request
+        complete = complete and given.complete
+
+
+def run_together(
+    scope: Scope,
+    calls: Sequence[tuple[Recipe, tuple, dict[str, Any]]],
+    *,
+    executor: Executor | None = None,
+    so_far: SoFar | None = None,
+) -> list[Any]:
     """Several recipes on one model; those that ask for the same gradients of the same samples share one sweep."""
-    return drive(scope, [recipe.started(scope, *args, **options) for recipe, args, options in calls])
+    starting = [functools.partial(recipe.started, scope, *args, **options) for recipe, args, options in calls]
+    return drive(scope, starting, executor=executor, so_far=so_far)
 
 
 def recipe(*, question: str, source: str, needs: Sequence[str]) -> Callable[[Callable[..., Any]], Recipe]:

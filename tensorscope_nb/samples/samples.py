@@ -177,13 +177,15 @@ class Samples:
 
     def __getitem__(self, rows: Any) -> Samples:
         index = _row_numbers(rows, len(self))
+        return self._picked(index, tuple(self.ids[i] for i in index))
 
+    def _picked(self, index: list[int], ids: tuple[str, ...]) -> Samples:
         def pick(values: tuple) -> tuple:
             return tuple(values[i] for i in index)
 
         inputs = {name: value[index] for name, value in self.inputs.items()}
         labels = None if self.labels is None else self.labels[index]
-        return Samples(inputs, labels, pick(self.ids), pick(self.tasks), pick(self.texts), pick(self.pieces), self.vocabulary)
+        return Samples(inputs, labels, ids, pick(self.tasks), pick(self.texts), pick(self.pieces), self.vocabulary)
 
     def __add__(self, other: Samples) -> Samples:
         import torch
@@ -212,6 +214,11 @@ class Samples:
     def replaced(self, **inputs: Tensor) -> Samples:
         """The same samples with other inputs."""
         return replace(self, inputs=self.inputs | inputs)
+
+    def repeated(self, rows: Sequence[int], ids: Sequence[str]) -> Samples:
+        """Rows, as often as they are named, under ids of their own."""
+        _check_unique(ids)
+        return self._picked(list(rows), tuple(ids))
 
     def renamed(self, ids: Sequence[str]) -> Samples:
         """The same samples under other ids."""

@@ -88,6 +88,13 @@ class LossRule:
             return torch.ones(len(samples))
         return self._predicted(samples).sum(1)
 
+    def predicted(self, samples: Samples) -> Tensor:
+        """Which tokens are predicted, (n, T)."""
+        from torch.nn.functional import pad
+
+        found = self._predicted(samples)
+        return pad(found, (1, 0)) if self.anatomy.task == "causal" else found
+
     def _predicted(self, samples: Samples) -> Tensor:
         """Which labels count: (n, T), of a causal model (n, T − 1)."""
         seen = samples.attention_mask.bool()

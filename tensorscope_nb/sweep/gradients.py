@@ -1,15 +1,13 @@
-"""The gradient sweep: per-sample gradients of every parameter, a tile at a time, for any number of reducers.
+"""The gradient sweep: per-sample gradients of every parameter, one at a time, for any number of reducers.
 
     gradient_sweep(scope, samples, [masses, gram])        # one forward and one backward per chunk
 
-A tile G (n, rows, …) holds the gradients of n samples for some rows of one parameter; it is used and dropped. Additive
-reducers get the tiles of each chunk; pairwise ones (a Gram matrix) the tiles of all samples together, for which the
-factors of all chunks are kept.
+What a reducer wants of each parameter (masses, a sum, squares, inner products) is measured once for all that want it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -18,38 +16,66 @@ from torch import Tensor, nn
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import chunks, output_of
+from tensorscope_nb.scope.forward import chunks
+from tensorscope_nb.scope.interrupts import held_interrupts
 from tensorscope_nb.scope.reference import chosen_parameters, per_sample_gradients
+from tensorscope_nb.scope.sites import expand
 from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.settings import current
-from tensorscope_nb.sweep.factors import Captured, Parameter, capture, parameters_of
-from tensorscope_nb.sweep.sweep import bar
+from tensorscope_nb.sweep.capture import Chunk, Use, capture
+from tensorscope_nb.sweep.check import Alone
+from tensorscope_nb.sweep.forms import Gradients, Whole, as_matrix
+from tensorscope_nb.sweep.measure import Found, Want, measure
+from tensorscope_nb.sweep.pairs import Pairs
+from tensorscope_nb.sweep.parameters import Parameter, parameters_of
+from tensorscope_nb.sweep.progress import bar
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
 
-TILE_BYTES = 16 * 2**20
 Reduction = Literal["mean", "sum"]
-AGREES = 1e-3  # of the self-check, relative to the largest gradient of the parameter
 
 
 class GradientReducer(Protocol):
     """What a recipe keeps of the gradients."""
 
-    pairwise: bool  # wants the tiles of all samples at once
+    needs: Sequence[str]  # sites that it reads, or patterns of sites
 
-    def tile(self, parameter: Parameter, rows: slice, gradients: Tensor, start: int) -> None:
-        """``gradients`` (n, rows, …) of the samples from number ``start`` on."""
+    def begin(self, n: int) -> None:
+        """So many samples will come."""
+        ...
+
+    def wants(self, parameter: Parameter) -> Collection[Want]:
+        """What is to be measured of a parameter."""
+        ...
+
+    def update(self, parameter: Parameter, found: Found, start: int) -> None:
+        """What was found of the samples from number ``start`` on."""
+        ...
+
+    def pair(self, parameter: Parameter, products: Tensor, i: int, j: int) -> None:
+        """Where ``gram`` is wanted: the inner products (n, m) of the samples from number ``i`` and from ``j`` on, j ≤ i."""
+        ...
+
+    def see(self, chunk: Chunk, start: int) -> None:
+        """What stands at the sites, and the gradients there."""
         ...
 
 
 @dataclass
 class Coverage:
-    """How the gradients were found: by factors, or (named) by one backward per sample."""
+    """What a sweep went through."""
 
+    samples: Samples  # those that are done: all, unless it was interrupted
+    n_available: int
     parameters: list[Parameter]
     divisor: float  # what a sum over samples is divided by: their number, or that of all predicted tokens
-    by_reference: list[str] = field(default_factory=list)
+    by_reference: list[str] = field(default_factory=list)  # found by one backward per sample
+    source: Tensor | None = None  # of each unit the number of the sample it comes from; None: units are samples
+
+    @property
+    def complete(self) -> bool:
+        return len(self.samples) == self.n_available
 
 
 def gradient_sweep(
@@ -61,113 +87,135 @@ def gradient_sweep(
     modules: str | Sequence[str] | None = None,
     chunk: int | None = None,
     progress: bool | None = None,
-    label: str = "gradients",
+    only: Collection[str] | None = None,
+    so_far: Callable[[Coverage], None] | None = None,
 ) -> Coverage:
-    """Runs the sweep; a gradient is that of a sample's own mean loss, or of its sum over predicted tokens."""
+    """Runs the sweep; a gradient is that of a sample's own mean loss, or of its sum over predicted tokens.
+
+    An interrupt ends it with what is done, if anything is: see ``Coverage.complete``. ``only`` names the parameters to
+    look at, of those that ``modules`` chooses. ``so_far`` is called between chunks.
+    """
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction is {reduction!r}: choose 'mean' or 'sum' over the predicted tokens of a sample")
     _refuse_mixing(scope.model)
+    parameters = [p for p in parameters_of(scope, chosen_parameters(scope, modules)) if only is None or p.name in only]
     samples = scope.rule.prepared(samples)
     terms = scope.rule.n_terms(samples).double()
-    weights = terms if reduction == "sum" else torch.ones_like(terms)
-    parameters = parameters_of(scope, chosen_parameters(scope, modules))
-    parts = list(chunks(samples, scope.anatomy, chunk))
-    covered = Coverage(parameters, float(weights.sum()), [p.name for p in parameters if not p.uses])
-    covered.by_reference += _disagreeing(scope, samples, [p for p in parameters if p.uses])
-    factored = [p for p in parameters if p.name not in covered.by_reference]
-    additive, pairwise = [r for r in reducers if not r.pairwise], [r for r in reducers if r.pairwise]
-    kept: list[Captured] = []
-    start = 0
-    with bar(len(parts), label, progress) as done:
-        for part in parts:
-            with preserved(scope.model):
-                captured = capture(scope, part, factored, weights[start : start + len(part)])
-            _give(additive, factored, [captured], start)
-            if pairwise:
-                kept.append(captured)
-                _check_room(captured, len(part), len(samples))
-            start += len(part)
-            done.update()
-    _give(pairwise, factored, kept, 0)
-    if covered.by_reference:
-        _give_reference(scope, samples, reducers, [p for p in parameters if p.name in covered.by_reference], weights)
-    return covered
+    source = Source(scope, samples, parameters, terms if reduction == "sum" else torch.ones_like(terms), reducers)
+    wants = {p.name: {want for r in reducers for want in r.wants(p)} for p in parameters}
+    parts = [len(part) for part in chunks(samples, scope.anatomy, source.chunk(chunk))]
+    pairs = Pairs(source, len(samples), reducers) if any("gram" in w for w in wants.values()) and len(parts) > 1 else None
+    done = 0
+    for reducer in reducers:
+        reducer.begin(len(samples))
+
+    def update(parameter: Parameter, gradients: Gradients) -> None:
+        if pairs and "gram" in wants[parameter.name]:
+            gradients = pairs.keep(parameter, gradients)
+        found = measure(gradients, wants[parameter.name] - ({"gram"} if pairs else set()))
+        for reducer in reducers:
+            reducer.update(parameter, found, done)
+            if "gram" in found and "gram" in reducer.wants(parameter):
+                reducer.pair(parameter, found["gram"], done, done)
+
+    with bar(len(samples), "gradients", progress) as ticks:
+        try:
+            for size in parts:
+                with held_interrupts():  # what the reducers hold is of whole chunks
+                    seen = source.gradients(slice(done, done + size), update)
+                    for reducer in reducers:
+                        reducer.see(seen, done)
+                    done += size
+                    if pairs:
+                        pairs.chunk_ends(size)
+                ticks.update(size)
+                if so_far is not None and not pairs and done < len(samples):
+                    so_far(source.covered(done))
+            if pairs:
+                done = pairs.finish(done, ticks)
+        except KeyboardInterrupt:
+            done = pairs.finish(done, ticks, interrupted=True) if pairs and done else done
+            if not done:
+                raise
+    return source.covered(done)
 
 
-def _give(reducers: Sequence[GradientReducer], parameters: Sequence[Parameter], captured: Sequence[Captured], start: int) -> None:
-    if not reducers:
-        return
-    n = sum(len(c.losses) for c in captured)
-    for parameter in parameters:
-        for rows in _tiles(parameter.tensor, n):
-            gradients = _wide(torch.cat([c.rows(parameter, rows) for c in captured]))
-            for reducer in reducers:
-                reducer.tile(parameter, rows, gradients, start)
+class Source:
+    """Where per-sample gradients come from: factors where a rule knows them, else one backward per sample."""
+
+    def __init__(
+        self, scope: Scope, samples: Samples, parameters: list[Parameter], weights: Tensor, reducers: Sequence[GradientReducer]
+    ) -> None:
+        self.scope, self.samples, self.parameters, self.weights = scope, samples, parameters, weights
+        sites = [site for reducer in reducers for site in reducer.needs]
+        self.points = expand(sites, scope.anatomy, scope.model) if sites else {}
+        self.by_reference = [p.name for p in parameters if not p.uses]
+        self._checked = False
+
+    def chunk(self, asked: int | None) -> int | None:
+        """As asked, but no more samples than whose gradients, where those must be made whole, fit into the memory option."""
+        each = sum(p.tensor.nbytes for p in self.parameters if p.name in self.by_reference)
+        if not each:
+            return asked
+        if each > current().memory:
+            raise too_much("the gradients of one sample", each)
+        return min(asked or 64, int(current().memory // each))
+
+    def covered(self, done: int) -> Coverage:
+        divisor = float(self.weights[:done].sum())
+        return Coverage(self.samples[:done], len(self.samples), self.parameters, divisor, self.by_reference)
+
+    def gradients(self, rows: slice, use: Use) -> Chunk:
+        """One forward and one backward of some samples, in which each parameter's gradients are used once."""
+        part, weights = self.samples[rows], self.weights[rows]
+        factored = [p for p in self.parameters if p.name not in self.by_reference]
+        alone = None if self._checked else Alone(self.scope, part, weights, factored)
+        whole = self._by_one(part, weights)  # before anything is used: where the model runs, an interrupt may come
+        wrong: list[str] = []
+
+        def checked(parameter: Parameter, gradients: Gradients) -> None:
+            if alone is None or alone.agrees(parameter, gradients):
+                use(parameter, gradients)
+            else:
+                wrong.append(parameter.name)
+
+        with preserved(self.scope.model):
+            check_loss = alone.check_loss if alone else None
+            seen, strange = capture(self.scope, part, factored, weights, checked, self.points, check_loss)
+        if alone is not None:
+            self.by_reference += wrong
+            whole |= self._by_one(part, weights, wrong)
+        elif strange - self._strange:
+            raise UnsupportedModel(
+                f"{min(strange - self._strange)} sees samples one by one in some chunks only: leave it out with modules="
+            )
+        self._checked, self._strange = True, strange if alone else self._strange
+        for parameter in self.parameters:
+            if parameter.name in whole:
+                use(parameter, whole[parameter.name])
+        return seen
+
+    _strange: frozenset[str] | set[str] = frozenset()
+
+    def _by_one(self, part: Samples, weights: Tensor, names: Sequence[str] | None = None) -> dict[str, Gradients]:
+        names = self.by_reference if names is None else names
+        if not names:
+            return {}
+        found = per_sample_gradients(self.scope, part, parameters=names)
+        made = {}
+        for p in self.parameters:
+            if p.name in found:
+                values = torch.stack([as_matrix(g) for g in found[p.name]])
+                wide = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+                made[p.name] = Gradients(p.matrix, [Whole(wide * weights.to(wide)[:, None, None])], len(part))
+        return made
 
 
-def _tiles(tensor: Tensor, n: int) -> Iterator[slice]:
-    """Rows of a parameter such that the gradients of n samples for them fit into a tile."""
-    per_row = max(1, tensor[0].nelement()) * tensor.element_size() * n
-    step = max(1, TILE_BYTES // per_row)
-    for a in range(0, len(tensor), step):
-        yield slice(a, min(a + step, len(tensor)))
-
-
-def _give_reference(
-    scope: Scope, samples: Samples, reducers: Sequence[GradientReducer], parameters: Sequence[Parameter], weights: Tensor
-) -> None:
-    """Parameters that no rule covers, one backward per sample."""
-    at_once = [reducer for reducer in reducers if reducer.pairwise]
-    size = sum(p.tensor.nelement() for p in parameters) * 4
-    if at_once:
-        _check_bytes(size, len(samples), "gradients")
-    step = len(samples) if at_once else max(1, min(len(samples), current().memory // size))
-    for start in range(0, len(samples), step):
-        part = samples[start : start + step]
-        found = per_sample_gradients(scope, part, parameters=[p.name for p in parameters])
-        for parameter in parameters:
-            gradients = _wide(found[parameter.name])
-            scale = weights[start : start + step].to(gradients).reshape(-1, *[1] * (gradients.ndim - 1))
-            for reducer in reducers:
-                reducer.tile(parameter, slice(0, len(parameter.tensor) if parameter.tensor.ndim else 1), gradients * scale, start)
-
-
-def _wide(gradients: Tensor) -> Tensor:
-    """Squares and products of half-precision gradients underflow."""
-    return gradients.float() if gradients.dtype in (torch.float16, torch.bfloat16) else gradients
-
-
-def _disagreeing(scope: Scope, samples: Samples, parameters: Sequence[Parameter]) -> list[str]:
-    """The parameters whose factors do not give the gradient that a few samples have when they are run one by one.
-
-    It finds a use of a weight that no rule sees, and an axis that only looks like samples. A model in which one sample's
-    loss depends on the others has no per-sample gradients: that is an error.
-    """
-    few = samples[sorted({0, len(samples) // 2, len(samples) - 1})]
-    captured = capture(scope, few, parameters, torch.ones(len(few)))
-    with torch.no_grad():
-        alone = torch.cat([scope.rule.per_sample(output_of(scope.model, few[i], scope.anatomy), few[i]) for i in range(len(few))])
-    agrees = max(AGREES, 8 * torch.finfo(captured.losses.dtype).eps, 8 * torch.finfo(next(scope.model.parameters()).dtype).eps)
-    if not torch.allclose(alone, captured.losses, rtol=agrees, atol=1e-6):
-        raise UnsupportedModel("the loss of a sample changes with the samples beside it: it has no gradient of its own")
-    expected = per_sample_gradients(scope, few, parameters=[p.name for p in parameters]) if parameters else {}
-    wrong = []
-    for parameter in parameters:
-        calls = [call for path, _, _ in parameter.uses for call in captured.calls.get(path, ())]
-        found = torch.cat([captured.rows(parameter, rows) for rows in _tiles(parameter.tensor, len(few))], 1) if calls else None
-        reference = expected[parameter.name]
-        if found is None or found.shape != reference.shape:
-            wrong.append(parameter.name)
-            continue
-        # a gradient that is zero by symmetry (a key's bias) is rounding noise on the scale of what it is summed from
-        noise = 1e-6 * sum(_largest(call.x) * float(call.delta.abs().max()) * call.delta[0].numel() ** 0.5 for call in calls)
-        if float((found - reference).abs().max()) > max(agrees * float(reference.abs().max()), noise):
-            wrong.append(parameter.name)
-    return wrong
-
-
-def _largest(x: Tensor) -> float:
-    return float(x.abs().max()) if x.is_floating_point() else 1.0
+def too_much(what: str, size: float) -> ValueError:
+    return ValueError(
+        f"{what} take {size / 2**30:.2g} GiB, more than the memory option allows ({current().memory / 2**30:.2g} GiB): "
+        "ask for fewer modules=, or raise ts.options(memory=…)"
+    )
 
 
 def _refuse_mixing(model: nn.Module) -> None:
@@ -177,16 +225,3 @@ def _refuse_mixing(model: nn.Module) -> None:
             raise UnsupportedModel(
                 f"{name} normalises over the batch also in evaluation: a sample has no gradient of its own there"
             )
-
-
-def _check_room(captured: Captured, n: int, total: int) -> None:
-    held = sum(f.x.nbytes + f.delta.nbytes for calls in captured.calls.values() for f in calls)
-    _check_bytes(held / n, total, "factors")
-
-
-def _check_bytes(each: float, total: int, what: str) -> None:
-    if each * total > 4 * current().memory:
-        raise ValueError(
-            f"the {what} of {total} samples take {each * total / 2**30:.1f} GiB, more than 4 times the memory option "
-            f"({current().memory / 2**30:.1f} GiB): ask for fewer samples or modules=, or raise ts.options(memory=…)"
-        )

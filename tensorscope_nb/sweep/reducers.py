@@ -1,87 +1,120 @@
-"""What gradient recipes keep: sums, squared masses by group, diagonals, and the Gram matrix per module."""
+"""What gradient recipes keep: sums, squared masses by group, diagonals, and the Gram matrix per module.
+
+A reducer of part of the samples, or of some of the parameters, is merged into one of all: that is how work is spread.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from tensorscope_nb.sweep.factors import Parameter
-
-Groups = Callable[[Parameter, slice, Tensor], Mapping[object, Tensor]]
-
-
-class Sums:
-    """Σᵢ gᵢ of each parameter."""
-
-    pairwise = False
-
-    def __init__(self) -> None:
-        self.totals: dict[str, Tensor] = {}
-
-    def tile(self, parameter: Parameter, rows: slice, gradients: Tensor, start: int) -> None:
-        if parameter.name not in self.totals:
-            self.totals[parameter.name] = torch.zeros_like(parameter.tensor, dtype=torch.float64)
-        _rows(self.totals[parameter.name], rows).add_(gradients.sum(0))
+from tensorscope_nb.sweep.capture import Chunk
+from tensorscope_nb.sweep.measure import Found, Want
+from tensorscope_nb.sweep.parameters import Parameter
 
 
-class Diagonal:
-    """Σᵢ f(gᵢ, w) of each single weight, by default the squares."""
+class Reducer:
+    """Wants nothing, and keeps nothing."""
 
-    pairwise = False
+    needs: Sequence[str] = ()
+    n = 0
 
-    def __init__(self, of: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:
-        self.of = of
-        self.totals: dict[str, Tensor] = {}
-
-    def tile(self, parameter: Parameter, rows: slice, gradients: Tensor, start: int) -> None:
-        if parameter.name not in self.totals:
-            self.totals[parameter.name] = torch.zeros_like(parameter.tensor, dtype=torch.float32)
-        if self.of is None:
-            added = torch.einsum("n...,n...->...", gradients, gradients)
-        else:
-            added = self.of(gradients, _rows(parameter.tensor.detach(), rows)).sum(0)
-        _rows(self.totals[parameter.name], rows).add_(added)
-
-
-class Masses:
-    """qᵢ = Σ_{k ∈ group} gᵢₖ² of each sample and group; ``groups`` says which masses a tile adds to which group."""
-
-    pairwise = False
-
-    def __init__(self, n: int, groups: Groups) -> None:
+    def begin(self, n: int) -> None:
+        """So many samples will come."""
         self.n = n
+
+    def wants(self, parameter: Parameter) -> Collection[Want]:
+        return ()
+
+    def update(self, parameter: Parameter, found: Found, start: int) -> None:
+        """Nothing, unless a reducer says otherwise."""
+
+    def pair(self, parameter: Parameter, products: Tensor, i: int, j: int) -> None:
+        """Nothing, unless a reducer says otherwise."""
+
+    def see(self, chunk: Chunk, start: int) -> None:
+        """Nothing, unless a reducer says otherwise."""
+
+    def merge(self, other: Self, start: int) -> None:
+        """Takes in what another one has seen, whose first sample is number ``start`` here."""
+        raise NotImplementedError
+
+
+class Sums(Reducer):
+    """Σᵢ of one thing, weight by weight: ``sum`` of the gradients, their ``squares``, or any function of them."""
+
+    def __init__(self, want: Want = "sum") -> None:
+        self.want = want
+        self.totals: dict[str, Tensor] = {}
+
+    def wants(self, parameter: Parameter) -> Collection[Want]:
+        return (self.want,)
+
+    def update(self, parameter: Parameter, found: Found, start: int) -> None:
+        added = found[self.want].reshape(parameter.tensor.shape)
+        if parameter.name in self.totals:
+            self.totals[parameter.name] += added
+        else:
+            self.totals[parameter.name] = added.clone()
+
+    def merge(self, other: Self, start: int) -> None:
+        for name, total in other.totals.items():
+            self.totals[name] = self.totals[name] + total if name in self.totals else total
+
+
+class Groups(Protocol):
+    """How the weights of a parameter fall into groups."""
+
+    def wants(self, parameter: Parameter) -> Collection[Want]: ...
+
+    def of(self, parameter: Parameter, found: Found) -> Mapping[Any, Tensor]:
+        """What the groups have of this parameter, (n, …) each."""
+        ...
+
+
+class Masses(Reducer):
+    """qᵢ = Σ_{k ∈ group} gᵢₖ² of each sample and group."""
+
+    def __init__(self, groups: Groups) -> None:
         self.groups = groups
-        self.values: dict[object, Tensor] = {}
+        self.values: dict[Any, Tensor] = {}
 
-    def tile(self, parameter: Parameter, rows: slice, gradients: Tensor, start: int) -> None:
-        for group, masses in self.groups(parameter, rows, gradients).items():
-            if group not in self.values:
-                self.values[group] = torch.zeros(self.n, *masses.shape[1:], dtype=torch.float64)
-            self.values[group][start : start + len(masses)] += masses.cpu()
+    def wants(self, parameter: Parameter) -> Collection[Want]:
+        return self.groups.wants(parameter)
+
+    def update(self, parameter: Parameter, found: Found, start: int) -> None:
+        for group, masses in self.groups.of(parameter, found).items():
+            self._add(group, masses, start)
+
+    def merge(self, other: Self, start: int) -> None:
+        for group, masses in other.values.items():
+            self._add(group, masses, start)
+
+    def _add(self, group: Any, masses: Tensor, start: int) -> None:
+        if group not in self.values:
+            self.values[group] = torch.zeros(self.n, *masses.shape[1:], dtype=torch.float64)
+        self.values[group][start : start + len(masses)] += masses.double().cpu()
 
 
-class Gram:
+class Gram(Reducer):
     """K[i, j] = ⟨gᵢ, gⱼ⟩ of each module."""
-
-    pairwise = True
 
     def __init__(self) -> None:
         self.values: dict[str, Tensor] = {}
 
-    def tile(self, parameter: Parameter, rows: slice, gradients: Tensor, start: int) -> None:
-        flat = gradients.reshape(len(gradients), -1)
-        product = (flat @ flat.T).double().cpu()
-        self.values[parameter.module] = self.values[parameter.module] + product if parameter.module in self.values else product
+    def wants(self, parameter: Parameter) -> Collection[Want]:
+        return ("gram",)
 
+    def pair(self, parameter: Parameter, products: Tensor, i: int, j: int) -> None:
+        k = self.values.setdefault(parameter.module, torch.zeros(self.n, self.n, dtype=torch.float64))
+        n, m = products.shape
+        k[i : i + n, j : j + m] += products
+        if i != j:
+            k[j : j + m, i : i + n] += products.T
 
-def _rows(tensor: Tensor, rows: slice) -> Tensor:
-    """A view of some rows; a single number is one row."""
-    return tensor[rows] if tensor.ndim else tensor
-
-
-def squares(gradients: Tensor) -> Tensor:
-    """‖gᵢ‖² of each sample."""
-    flat = gradients.reshape(len(gradients), -1)
-    return torch.einsum("nk,nk->n", flat, flat)
+    def merge(self, other: Self, start: int) -> None:
+        for module, k in other.values.items():
+            self.values[module] = self.values[module] + k if module in self.values else k

@@ -1,19 +1,24 @@
 """What a recipe asks for, so that several recipes can be answered by one sweep.
 
-A recipe that reads gradients *yields* a request and is sent the answer; run alone it gets a sweep of its own, and in a Study
-the requests of several recipes for the same samples are answered by one.
+A recipe that reads gradients *yields* a request and is sent what the sweep covered; run alone it gets a sweep of its own,
+and in a Study the requests of several recipes for the same samples are answered by one.
 
     covered = yield GradientRequest(samples, [masses])
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.sweep.gradients import Coverage, GradientReducer, Reduction, gradient_sweep
+from tensorscope_nb.settings import current
+from tensorscope_nb.sweep.gradients import Coverage, Reduction, gradient_sweep
+from tensorscope_nb.sweep.reducers import Reducer
+from tensorscope_nb.sweep.units import Kind, Unit, units
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
@@ -21,11 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GradientRequest:
-    """Per-sample gradients of ``samples``, for these reducers."""
+    """Per-sample gradients of ``samples``, for these reducers.
+
+    ``unit`` says of what there is one gradient each, ``kind`` whose labels the losses have: the data's (empirical), or some
+    drawn from the model with ``seed``.
+    """
 
     samples: Samples
-    reducers: Sequence[GradientReducer]
+    reducers: Sequence[Reducer]
     reduction: Reduction = "mean"
+    unit: Unit = "sequence"
+    kind: Kind = "empirical"
+    seed: int | None = None
     modules: str | Sequence[str] | None = None
     chunk: int | None = None
     progress: bool | None = None
@@ -34,38 +46,92 @@ class GradientRequest:
     def sweep(self) -> Any:
         """Equal for requests that one sweep can answer."""
         modules = self.modules if self.modules is None or isinstance(self.modules, str) else tuple(self.modules)
-        return id(self.samples), self.reduction, modules, self.chunk, self.progress
+        return id(self.samples), self.reduction, self.unit, self.kind, self.seed, modules, self.chunk, self.progress
 
 
 Asking = Generator[GradientRequest, Coverage, Any]
+Started = Callable[[], Asking]
+SoFar = Callable[[int, Any], None]  # the number of a recipe, and its result of the samples that are done
 
 
-def answer(scope: Scope, requests: Sequence[GradientRequest]) -> list[Coverage]:
-    """The answer to each request, with one sweep for all that can share it."""
-    found: dict[Any, Coverage] = {}
-    for key in dict.fromkeys(request.sweep for request in requests):
-        sharing = [request for request in requests if request.sweep == key]
-        first = sharing[0]
-        found[key] = gradient_sweep(
-            scope,
-            first.samples,
-            [reducer for request in sharing for reducer in request.reducers],
-            reduction=first.reduction,
-            modules=first.modules,
-            chunk=first.chunk,
-            progress=first.progress,
-        )
-    return [found[request.sweep] for request in requests]
+def drive(
+    scope: Scope, starting: Sequence[Started], *, executor: Executor | None = None, so_far: SoFar | None = None
+) -> list[Any]:
+    """Runs recipes side by side to their ends, answering together what they ask for at the same time.
 
-
-def drive(scope: Scope, running: Sequence[Asking]) -> list[Any]:
-    """Runs recipes side by side to their ends, answering together what they ask for at the same time."""
-    results: list[Any] = [None] * len(running)
-    waiting = {i: _next(generator, None, results, i) for i, generator in enumerate(running)}
-    while waiting := {i: request for i, request in waiting.items() if request is not None}:
-        covered = answer(scope, list(waiting.values()))
-        waiting = {i: _next(running[i], given, results, i) for (i, _), given in zip(waiting.items(), covered, strict=True)}
+    ``so_far`` hears of results while their sweep runs. An interrupt is raised when all have made what they can of the
+    samples that were done; what each has is then its ``results``.
+    """
+    results: list[Any] = [None] * len(starting)
+    try:
+        running = [start() for start in starting]
+        waiting = {i: request for i, asking in enumerate(running) if (request := _next(asking, None, results, i)) is not None}
+        first = True
+        while waiting:
+            for sharing in _sharing(waiting):
+                listen = _telling(starting, sharing, so_far) if so_far and first else None
+                covered = _answer(scope, list(sharing.values()), executor, listen)
+                for i in sharing:
+                    del waiting[i]
+                    if (request := _next(running[i], covered, results, i)) is not None and covered.complete:
+                        waiting[i] = request
+                if not covered.complete:
+                    raise KeyboardInterrupt
+            first = False
+    except KeyboardInterrupt as interrupt:
+        raise Unfinished(results) from interrupt
     return results
+
+
+def _sharing(waiting: dict[int, GradientRequest]) -> list[dict[int, GradientRequest]]:
+    """The requests by the sweep that can answer them."""
+    found: dict[Any, dict[int, GradientRequest]] = {}
+    for i, request in waiting.items():
+        found.setdefault(request.sweep, {})[i] = request
+    return list(found.values())
+
+
+class Unfinished(KeyboardInterrupt):
+    """An interrupt, with what every recipe has made of the samples that were done (None where that is nothing)."""
+
+    def __init__(self, results: list[Any]) -> None:
+        super().__init__("interrupted: the results are of the samples that were done")
+        self.results = results
+
+
+def _answer(
+    scope: Scope, sharing: Sequence[GradientRequest], executor: Executor | None, so_far: Callable[[Coverage], None] | None
+) -> Coverage:
+    first, reducers = sharing[0], [reducer for request in sharing for reducer in request.reducers]
+    options: dict[str, Any] = {"reduction": first.reduction, "modules": first.modules, "chunk": first.chunk}
+    options["progress"] = first.progress
+    seed = current().seed if first.seed is None else first.seed
+    samples, source = units(scope, first.samples, first.unit, first.kind, seed)
+
+    def placed(covered: Coverage) -> Coverage:
+        return replace(covered, source=source[: len(covered.samples)] if first.unit == "token" else None)
+
+    if executor is not None:
+        from tensorscope_nb.sweep.spread import spread
+
+        return placed(spread(executor, scope, samples, reducers, **options))
+    tell = None if so_far is None else lambda covered: so_far(placed(covered))
+    return placed(gradient_sweep(scope, samples, reducers, so_far=tell, **options))
+
+
+def _telling(starting: Sequence[Started], sharing: dict[int, GradientRequest], so_far: SoFar) -> Callable[[Coverage], None]:
+    """Each recipe is started once more, and its reducers are given what those of the running one hold."""
+
+    def tell(covered: Coverage) -> None:
+        for i, request in sharing.items():
+            again = starting[i]()
+            for fresh, held in zip(next(again).reducers, request.reducers, strict=True):
+                vars(fresh).update(vars(copy(held)))
+            results: list[Any] = [None] * len(starting)
+            if _next(again, covered, results, i) is None:
+                so_far(i, results[i])
+
+    return tell
 
 
 def _next(generator: Asking, given: Coverage | None, results: list[Any], i: int) -> GradientRequest | None:

@@ -1,8 +1,7 @@
 """How the gradient of one sample is put together from a module's inputs X and the gradients Δ of its outputs.
 
-Each rule gives, for rows ``a:b`` of a parameter, the gradients of all samples at once: (n, b − a, …). With T positions:
-Linear Δᵀ X, Conv1D (weights are (in, out)) Xᵀ Δ, a convolution Δᵀ unfold(X), an embedding the rows of Δ at its tokens,
-a norm Σ Δ ∘ x̂, a bias Σ Δ.
+With T positions: Linear Δᵀ X, Conv1D (weights are (in, out)) Xᵀ Δ, a convolution Δᵀ unfold(X), an embedding the rows of Δ
+at its tokens, a norm Σ Δ ∘ x̂, a bias Σ Δ.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import unfold
 
+from tensorscope_nb.sweep.forms import Form, Lookup, Product, Whole
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -24,7 +25,7 @@ class Factors:
     delta: Tensor
 
 
-Rule = Callable[[nn.Module, Factors, slice], Tensor]
+Rule = Callable[[nn.Module, Factors], Form]
 
 
 def rule_of(module: nn.Module, name: str) -> Rule | None:
@@ -35,7 +36,7 @@ def rule_of(module: nn.Module, name: str) -> Rule | None:
         if module.groups > 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
             return None
         return {"weight": _convolution, "bias": _channel_bias}.get(name)
-    if type(module) is nn.Embedding and not module.sparse:
+    if isinstance(module, nn.Embedding) and not module.sparse and module.max_norm is None and not module.scale_grad_by_freq:
         return _embedding if name == "weight" else None
     if isinstance(module, nn.BatchNorm2d):
         return {"weight": _batch_norm, "bias": _channel_bias}.get(name)
@@ -52,57 +53,56 @@ def rule_of(module: nn.Module, name: str) -> Rule | None:
 
 
 def _sequence(x: Tensor) -> Tensor:
-    """(n, positions, features), also where there are no positions or several axes of them."""
+    """(n, positions, features), also where there are no positions or several axes of them; squares must not underflow."""
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     return x.unsqueeze(1) if x.ndim == 2 else x.flatten(1, -2)
 
 
-def _linear(module: nn.Module, f: Factors, rows: slice) -> Tensor:
-    return _sequence(f.delta)[:, :, rows].transpose(1, 2) @ _sequence(f.x)
+def _vector(values: Tensor) -> Form:
+    return Whole(values[..., None])
 
 
-def _conv1d(module: nn.Module, f: Factors, rows: slice) -> Tensor:
-    return _sequence(f.x)[:, :, rows].transpose(1, 2) @ _sequence(f.delta)
+def _linear(module: nn.Module, f: Factors) -> Form:
+    return Product(_sequence(f.delta), _sequence(f.x))
 
 
-def _bias(module: nn.Module, f: Factors, rows: slice) -> Tensor:
-    return _sequence(f.delta)[:, :, rows].sum(1)
+def _conv1d(module: nn.Module, f: Factors) -> Form:
+    return Product(_sequence(f.x), _sequence(f.delta))
 
 
-def _layer_norm(module: Any, f: Factors, rows: slice) -> Tensor:
+def _bias(module: nn.Module, f: Factors) -> Form:
+    return _vector(_sequence(f.delta).sum(1))
+
+
+def _layer_norm(module: Any, f: Factors) -> Form:
     normalised = nn.functional.layer_norm(f.x, module.normalized_shape, eps=module.eps)
-    return (_sequence(f.delta) * _sequence(normalised))[:, :, rows].sum(1)
+    return _vector((_sequence(f.delta) * _sequence(normalised)).sum(1))
 
 
-def _rms_norm(module: Any, f: Factors, rows: slice) -> Tensor:
+def _rms_norm(module: Any, f: Factors) -> Form:
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     eps = torch.finfo(f.x.dtype).eps if eps is None else eps
-    normalised = f.x.float() * torch.rsqrt(f.x.float().pow(2).mean(-1, keepdim=True) + eps)
-    return (_sequence(f.delta) * _sequence(normalised.to(f.delta.dtype)))[:, :, rows].sum(1)
+    x = _sequence(f.x)
+    return _vector((_sequence(f.delta) * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)).sum(1))
 
 
-def _embedding(module: Any, f: Factors, rows: slice) -> Tensor:
-    n, width = len(f.x), f.delta.shape[-1]
-    tokens, delta = f.x.reshape(n, -1), f.delta.reshape(n, -1, width)
-    start, stop, _ = rows.indices(module.num_embeddings)
-    out = delta.new_zeros(n, stop - start, width)
-    inside = (tokens >= start) & (tokens < stop)
+def _embedding(module: Any, f: Factors) -> Form:
+    tokens, delta = f.x.reshape(len(f.x), -1), _sequence(f.delta) * getattr(module, "embed_scale", 1)
     if module.padding_idx is not None:  # torch gives that row no gradient
-        inside &= tokens != module.padding_idx
-    sample, position = inside.nonzero(as_tuple=True)
-    return out.index_put_((sample, tokens[sample, position] - start), delta[sample, position], accumulate=True)
+        delta = delta.masked_fill((tokens == module.padding_idx)[..., None], 0)
+    return Lookup(tokens, delta, module.num_embeddings)
 
 
-def _convolution(module: Any, f: Factors, rows: slice) -> Tensor:
+def _convolution(module: Any, f: Factors) -> Form:
     patches = unfold(f.x, module.kernel_size, module.dilation, module.padding, module.stride)  # (n, in · kernel, places)
-    made = f.delta.flatten(2)[:, rows] @ patches.transpose(1, 2)
-    return made.unflatten(-1, module.weight.shape[1:])
+    return Product(_sequence(f.delta.flatten(2).mT), _sequence(patches.mT))
 
 
-def _channel_bias(module: nn.Module, f: Factors, rows: slice) -> Tensor:
-    return f.delta.flatten(2)[:, rows].sum(-1)
+def _channel_bias(module: nn.Module, f: Factors) -> Form:
+    return _vector(_sequence(f.delta.flatten(2).mT).sum(1))
 
 
-def _batch_norm(module: Any, f: Factors, rows: slice) -> Tensor:
+def _batch_norm(module: Any, f: Factors) -> Form:
     shape = (1, -1, 1, 1)
     normalised = (f.x - module.running_mean.view(shape)) * torch.rsqrt(module.running_var.view(shape) + module.eps)
-    return (f.delta * normalised).flatten(2)[:, rows].sum(-1)
+    return _vector(_sequence((f.delta * normalised).flatten(2).mT).sum(1))

@@ -5,7 +5,6 @@ sweep(scope, samples, [reducer, another])      # each has seen every chunk; ask 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,29 +12,14 @@ import torch
 
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import check_output, chunks, output_of
-from tensorscope_nb.scope.point import Point
 from tensorscope_nb.scope.record import intercepted
 from tensorscope_nb.scope.sites import expand
 from tensorscope_nb.scope.state import preserved
-from tensorscope_nb.settings import current
+from tensorscope_nb.sweep.capture import Chunk
+from tensorscope_nb.sweep.progress import bar
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from tensorscope_nb.scope import Scope
-
-
-class Chunk:
-    """Some samples, and what the model did with them."""
-
-    def __init__(self, samples: Samples, points: dict[str, Point], bases: dict[str, Tensor]) -> None:
-        self.samples = samples
-        self._points = points
-        self._bases = bases
-
-    def site(self, name: str) -> Tensor:
-        """The tensor at a site, as a user sees it; first axis sample."""
-        return self._points[name].seen(self._bases[name])
 
 
 class Reducer(Protocol):
@@ -64,20 +48,10 @@ def sweep(
     tapped = any(point.tapped for point in points.values())
     with preserved(scope.model), torch.no_grad(), intercepted(scope.model, scope.anatomy, points, []) as bases:
         parts = list(chunks(samples, scope.anatomy, chunk, patterns=tapped))
-        with bar(len(parts), label, progress) as done:
+        with bar(len(samples), label, progress) as done:
             for part in parts:
                 check_output(output_of(scope.model, part, scope.anatomy), part, scope.model)
                 seen = Chunk(part, points, bases)
                 for reducer in reducers:
                     reducer.update(seen)
-                done.update()
-
-
-def bar(total: int, label: str, progress: bool | None = None) -> Any:
-    """A progress bar that appears where the work takes longer than a second, and leaves nothing behind."""
-    from tqdm import tqdm
-
-    wanted = current().progress if progress is None else progress
-    # in a notebook: text, which a saved file forgets (a closed widget would stay in it as an error), and not on red
-    stream = sys.stdout if "ipykernel" in sys.modules else sys.stderr
-    return tqdm(total=total, desc=label, delay=1, leave=False, disable=not wanted, file=stream, ncols=80)
+                done.update(len(part))

@@ -59,7 +59,7 @@ def test_recipes_that_read_gradients_share_one_sweep(monkeypatch):
     study = ts.Study(scope, IDS).run(
         ts.recipes.grouped_fisher, by_head, ts.recipes.gradient_health, ts.recipes.fisher_spectrum, summed
     )
-    assert sweeps == [5, 1]  # masses, masses, sums and masses, Gram; and the one of summed losses by itself
+    assert sweeps == [6, 1]  # masses, masses, sums and masses and signals, Gram; and the one of summed losses by itself
     for recipe in (ts.recipes.grouped_fisher, by_head, ts.recipes.gradient_health, ts.recipes.fisher_spectrum, summed):
         alone = recipe(scope, IDS)
         for name in alone.data_vars:

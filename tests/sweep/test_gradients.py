@@ -6,9 +6,12 @@ from model_zoo import CAUSAL, IGNORE_THE_INTERFACE, OTHERS, build
 from tiny_models import random_gpt2
 
 import tensorscope_nb as ts
-from tensorscope_nb.sweep import gradients as engine
-from tensorscope_nb.sweep.gradients import gradient_sweep
-from tensorscope_nb.sweep.reducers import Diagonal, Gram, Sums
+from tensorscope_nb.scope.reference import chosen_parameters
+from tensorscope_nb.sweep import forms
+from tensorscope_nb.sweep.forms import blocks
+from tensorscope_nb.sweep.gradients import Source, gradient_sweep
+from tensorscope_nb.sweep.parameters import parameters_of
+from tensorscope_nb.sweep.reducers import Gram, Sums
 
 IDS = torch.randint(1, 50, (5, 12), generator=torch.Generator().manual_seed(1))
 MODELS = [*CAUSAL, "bert", "bert classifier", "vit", "cnn", "mlp", *IGNORE_THE_INTERFACE]
@@ -34,38 +37,50 @@ def data_for(name):
     return ts.Samples.tokens(IDS, mask)
 
 
-class Keep:
-    """Puts the tiles together again."""
+def per_sample(scope, samples, *, chunk=None, **options):
+    """What the sweep goes through, as {parameter: (n, *shape)}, and the coverage."""
+    found = {}
 
-    pairwise = False
+    def use(parameter, gradients):
+        whole = gradients.weight.new_zeros(gradients.n, *gradients.weight.shape)
+        for rows, columns, touched in blocks(gradients):
+            if gradients.forms:
+                whole[:, rows, columns] = gradients.block(rows, columns, touched)
+        found.setdefault(parameter.name, []).append(whole.reshape(-1, *parameter.tensor.shape))
 
-    def __init__(self, n):
-        self.n, self.found = n, {}
+    source = source_of(scope, samples, **options)
+    step = chunk or len(samples)
+    for start in range(0, len(samples), step):
+        source.gradients(slice(start, start + step), use)
+    return {name: torch.cat(parts) for name, parts in found.items()}, source.covered(len(samples))
 
-    def tile(self, parameter, rows, gradients, start):
-        whole = self.found.setdefault(parameter.name, torch.full((self.n, *parameter.tensor.shape), torch.nan))
-        whole[start : start + len(gradients), rows] = gradients
+
+def source_of(scope, samples, *, reduction="mean", modules=None):
+    samples = scope.rule.prepared(samples)
+    terms = scope.rule.n_terms(samples).double()
+    weights = terms if reduction == "sum" else torch.ones_like(terms)
+    return Source(scope, samples, parameters_of(scope, chosen_parameters(scope, modules)), weights, [])
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_tiles_put_together_are_the_per_sample_gradients(name, monkeypatch):
-    monkeypatch.setattr(engine, "TILE_BYTES", 2000)  # several tiles for every matrix
+def test_blocks_put_together_are_the_per_sample_gradients(name, monkeypatch):
+    monkeypatch.setattr(forms, "BLOCK_BYTES", 2000)  # several blocks for every matrix
+    monkeypatch.setattr(forms, "SIDE", 4)
     scope, samples = ts.Scope(build(name)), data_for(name)
-    kept = Keep(5)
-    covered = gradient_sweep(scope, samples, [kept], chunk=2)
+    found, covered = per_sample(scope, samples, chunk=2)
     expected = scope.per_sample_gradients(samples)
-    assert kept.found.keys() == expected.keys()
+    assert found.keys() == expected.keys()
     largest = max(float(g.abs().max()) for g in expected.values())
     for parameter, value in expected.items():
-        assert torch.allclose(kept.found[parameter], value, atol=1e-5 * max(float(value.abs().max()), 1e-2 * largest)), parameter
-    by_one = {"gemma2": 1, "gemma3": 1, "vit": 2}.get(name, 0)  # a scaled embedding; the raw class token and positions
+        assert torch.allclose(found[parameter], value, atol=1e-5 * max(float(value.abs().max()), 1e-2 * largest)), parameter
+    by_one = {"vit": 2}.get(name, 0)  # the raw class token and positions
     assert len(covered.by_reference) == by_one
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gpt_neox", "bert", "mlp", "cnn"])
 def test_the_gram_matrix_and_its_blocks(name):
     scope, samples = ts.Scope(build(name)), data_for(name)
-    gram, sums, diagonal = Gram(), Sums(), Diagonal()
+    gram, sums, diagonal = Gram(), Sums(), Sums("squares")
     gradient_sweep(scope, samples, [gram, sums, diagonal], chunk=2)
     expected = scope.per_sample_gradients(samples)
     for module in gram.values:
@@ -80,13 +95,12 @@ def test_the_gram_matrix_and_its_blocks(name):
 
 def test_the_sum_over_tokens_and_its_divisor():
     scope, samples = ts.Scope(build("gpt2")), data_for("gpt2")
-    kept = Keep(5)
-    covered = gradient_sweep(scope, samples, [kept], reduction="sum")
+    found, covered = per_sample(scope, samples, reduction="sum")
     terms = torch.tensor([11.0, 11, 11, 6, 11])
     assert covered.divisor == terms.sum()
     expected = scope.per_sample_gradients(samples)
     name = "transformer.h.0.attn.c_attn.weight"
-    assert torch.allclose(kept.found[name], expected[name] * terms[:, None, None], atol=1e-5)
+    assert torch.allclose(found[name], expected[name] * terms[:, None, None], atol=1e-5)
 
 
 def test_a_use_that_no_rule_sees_is_found_by_the_self_check():
@@ -106,31 +120,29 @@ def test_a_use_that_no_rule_sees_is_found_by_the_self_check():
         model = Doubled()
     scope = ts.Scope(model)
     samples = ts.Samples.tensors(torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0]))
-    kept = Keep(4)
-    covered = gradient_sweep(scope, samples, [kept])
+    found, covered = per_sample(scope, samples)
     assert covered.by_reference == ["inner.weight"]
     expected = scope.per_sample_gradients(samples)
-    assert all(torch.allclose(kept.found[p], expected[p], atol=1e-6) for p in expected)
+    assert all(torch.allclose(found[p], expected[p], atol=1e-6) for p in expected)
 
 
 def test_an_activation_that_works_in_place():
     model = torch.nn.Sequential(torch.nn.Linear(10, 8), torch.nn.ReLU(inplace=True), torch.nn.Linear(8, 3))
     scope, samples = ts.Scope(model), data_for("mlp")
-    kept = Keep(5)
-    assert gradient_sweep(scope, samples, [kept]).by_reference == []
+    found, covered = per_sample(scope, samples)
+    assert covered.by_reference == []
     expected = scope.per_sample_gradients(samples)
-    assert all(torch.allclose(kept.found[p], expected[p], atol=1e-6) for p in expected)
+    assert all(torch.allclose(found[p], expected[p], atol=1e-6) for p in expected)
 
 
 def test_frozen_parameters_and_chosen_modules():
     scope = ts.Scope(random_gpt2())
     scope.model.transformer.wte.weight.requires_grad_(False)
-    kept = Keep(5)
-    gradient_sweep(scope, IDS_SAMPLES, [kept], modules="transformer.h.1.*")
+    found, _ = per_sample(scope, IDS_SAMPLES, modules="transformer.h.1.*")
     names = {n for n, _ in scope.model.named_parameters() if n.startswith("transformer.h.1.") and n.count(".") == 4}
-    assert {n for n in kept.found if n.count(".") == 4} == names
+    assert {n for n in found if n.count(".") == 4} == names
     expected = scope.per_sample_gradients(IDS_SAMPLES, "transformer.h.1.*")
-    assert all(torch.allclose(kept.found[n], expected[n], atol=1e-5) for n in kept.found)
+    assert all(torch.allclose(found[n], expected[n], atol=1e-5) for n in found)
     assert not scope.model.transformer.wte.weight.requires_grad
 
 
@@ -167,7 +179,7 @@ def test_a_norm_over_the_batch_is_refused():
 
 
 def test_what_does_not_fit_is_said():
-    with ts.options(memory=20_000), pytest.raises(ValueError, match=r"the factors of 5 samples take .* GiB"):
+    with ts.options(memory=20_000), pytest.raises(ValueError, match=r"the gradients of two samples take .* GiB"):
         ts.recipes.fisher_spectrum(ts.Scope(random_gpt2()), IDS_SAMPLES)
 
 
@@ -207,8 +219,7 @@ def test_samples_that_depend_on_one_another_are_refused():
 @pytest.mark.parametrize("how", ["mislead", "norms"])
 def test_an_axis_that_only_looks_like_samples_is_found(how):
     scope = tail(how)
-    kept = Keep(9)
-    covered = gradient_sweep(scope, ROWS, [kept], chunk=4)
+    found, covered = per_sample(scope, ROWS, chunk=4)
     expected = scope.per_sample_gradients(ROWS)
-    assert all(torch.allclose(kept.found[p].nan_to_num(), expected[p], atol=1e-5) for p in expected)
-    assert ("text.weight" in covered.by_reference) and ("body.weight" not in covered.by_reference)
+    assert all(torch.allclose(found[p].nan_to_num(), expected[p], atol=1e-5) for p in expected)
+    assert ("text.weight" in covered.by_reference) == (how == "mislead") and "body.weight" not in covered.by_reference

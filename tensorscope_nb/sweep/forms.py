@@ -1,0 +1,184 @@
+"""The gradients of one parameter for n samples, as matrices (rows, columns) that need not be made.
+
+A weight's gradient is a product of what went in and what came back, Gᵢ = Lᵢᵀ Rᵢ with one term per position (T of them); an
+embedding's has the rows of R at its tokens; a vector's is small and simply held. A tied weight has several of these forms,
+whose sum its gradient is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BLOCK_BYTES = 8 * 2**20  # what fits into the caches together with what is made of it
+SIDE = 256  # rows and columns of a block, at least: thinner ones leave the multiplication waiting for memory
+
+Rows = slice | Tensor  # some rows of a parameter: neighbours, or their sorted numbers
+
+
+@dataclass(frozen=True)
+class Product:
+    """Gᵢ = Lᵢᵀ Rᵢ."""
+
+    left: Tensor  # (n, T, rows)
+    right: Tensor  # (n, T, columns)
+
+    @property
+    def size(self) -> int:
+        """Numbers held per sample."""
+        return self.left[0].nelement() + self.right[0].nelement()
+
+    def block(self, rows: Rows, columns: slice) -> Tensor:
+        return torch.bmm(self.left[:, :, rows].mT, self.right[:, :, columns])
+
+    def of(self, samples: Any) -> Product:
+        return Product(self.left[samples], self.right[samples])
+
+    def times(self, vector: Tensor) -> Tensor:
+        """Gᵢ v, (n, rows)."""
+        return torch.bmm(self.left.mT, (self.right @ vector)[..., None])[..., 0]
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Row v of Gᵢ is the sum of Rᵢ over the positions of token v."""
+
+    tokens: Tensor  # (n, T)
+    right: Tensor  # (n, T, columns)
+    n_rows: int
+
+    @property
+    def size(self) -> int:
+        return self.right[0].nelement()
+
+    def block(self, rows: Rows, columns: slice) -> Tensor:
+        numbers = torch.arange(self.n_rows, device=self.right.device)[rows]
+        place = torch.searchsorted(numbers, self.tokens).clamp(max=len(numbers) - 1)
+        sample, position = (numbers[place] == self.tokens).nonzero(as_tuple=True)
+        right = self.right[:, :, columns]
+        out = right.new_zeros(len(right), len(numbers), right.shape[2])
+        return out.index_put_((sample, place[sample, position]), right[sample, position], accumulate=True)
+
+    def of(self, samples: Any) -> Lookup:
+        return Lookup(self.tokens[samples], self.right[samples], self.n_rows)
+
+    def times(self, vector: Tensor) -> Tensor:
+        out = self.right.new_zeros(len(self.right), self.n_rows)
+        return out.scatter_add_(1, self.tokens, self.right @ vector)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The gradients themselves."""
+
+    values: Tensor  # (n, rows, columns)
+
+    @property
+    def size(self) -> int:
+        return self.values[0].nelement()
+
+    def block(self, rows: Rows, columns: slice) -> Tensor:
+        return self.values[:, rows, columns].clone()
+
+    def of(self, samples: Any) -> Whole:
+        return Whole(self.values[samples])
+
+    def times(self, vector: Tensor) -> Tensor:
+        return self.values @ vector
+
+
+Form = Product | Lookup | Whole
+
+
+class Gradients:
+    """The gradients of one parameter for n samples: the sum of some forms (none: they are zero)."""
+
+    def __init__(self, weight: Tensor, forms: Sequence[Form], n: int) -> None:
+        self.weight = weight  # (rows, columns)
+        self.forms = tuple(forms)
+        self.n = n
+        self.rows, self.columns = weight.shape
+
+    @property
+    def size(self) -> int:
+        """Numbers held per sample."""
+        return sum(form.size for form in self.forms)
+
+    def of(self, samples: Any) -> Gradients:
+        """Those of some samples (a slice)."""
+        return Gradients(self.weight, [form.of(samples) for form in self.forms], len(range(self.n)[samples]))
+
+    def times(self, vector: Tensor) -> Tensor:
+        """Gᵢ v, (n, rows)."""
+        return sum((form.times(vector) for form in self.forms), start=self.weight.new_zeros(self.n, self.rows))
+
+    def block(self, rows: Rows, columns: slice, touched: bool = True) -> Tensor:
+        """(n, some rows, some columns), new memory; a row that no token ``touched`` has nothing of the lookups."""
+        forms = [form for form in self.forms if touched or not isinstance(form, Lookup)]
+        made = [form.block(rows, columns) for form in forms]
+        return sum(made[1:], start=made[0])
+
+    def compact(self) -> Gradients:
+        """The same gradients in the form that takes the least memory."""
+        if self.rows * self.columns >= self.size or not self.forms:
+            return self
+        return Gradients(self.weight, [Whole(self.block(slice(None), slice(None)))], self.n)
+
+
+def joined(parts: Sequence[Gradients]) -> Gradients:
+    """The gradients of several chunks as those of all their samples."""
+    n, kinds = sum(part.n for part in parts), {tuple(type(form) for form in part.forms) for part in parts}
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if len(kinds) > 1:  # a module that one chunk did not run
+        whole = [
+            part.block(slice(None), slice(None)) if part.forms else first.weight.new_zeros(part.n, *first.weight.shape)
+            for part in parts
+        ]
+        return Gradients(first.weight, [Whole(torch.cat(whole))], n)
+    forms: list[Form] = []
+    for each in zip(*(part.forms for part in parts), strict=True):
+        if isinstance(each[0], Product):
+            forms.append(Product(torch.cat([f.left for f in each]), torch.cat([f.right for f in each])))
+        elif isinstance(each[0], Lookup):
+            forms.append(Lookup(torch.cat([f.tokens for f in each]), torch.cat([f.right for f in each]), each[0].n_rows))
+        else:
+            forms.append(Whole(torch.cat([f.values for f in each])))
+    return Gradients(first.weight, forms, n)
+
+
+def blocks(*gradients: Gradients) -> Iterator[tuple[Rows, slice, bool]]:
+    """Cuts a parameter so that the gradients of all these samples for a block fit into the caches.
+
+    Of an embedding only the rows at tokens that occur are visited with the lookups; the others, if another form reaches
+    them, without.
+    """
+    rows, columns = gradients[0].rows, gradients[0].columns
+    room = max(1, BLOCK_BYTES // (sum(g.n for g in gradients) * gradients[0].weight.element_size()))
+    wide = columns if columns * min(rows, SIDE) <= room else min(columns, max(SIDE, room // min(rows, SIDE)))
+    high = max(1, room // wide)
+    lookups = [form for g in gradients for form in g.forms if isinstance(form, Lookup)]
+    spans: list[tuple[Rows, bool]]
+    if not lookups:
+        spans = [(slice(a, min(a + high, rows)), True) for a in range(0, rows, high)]
+    else:
+        occurring = torch.unique(torch.cat([form.tokens.flatten() for form in lookups]))
+        spans = [(piece, True) for piece in occurring.split(high)]
+        if any(not isinstance(form, Lookup) for g in gradients for form in g.forms):
+            silent = torch.ones(rows, dtype=torch.bool, device=occurring.device)
+            silent[occurring] = False
+            spans += [(piece, False) for piece in silent.nonzero()[:, 0].split(high) if len(piece)]
+    for span, touched in spans:
+        for a in range(0, columns, wide):
+            yield span, slice(a, min(a + wide, columns)), touched
+
+
+def as_matrix(tensor: Tensor) -> Tensor:
+    """Any parameter as (rows, columns): a vector is one column, a convolution's kernel is flattened, a number is 1 × 1."""
+    return tensor.reshape(tensor.shape[0] if tensor.ndim else 1, prod(tensor.shape[1:]))

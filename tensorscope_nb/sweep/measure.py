@@ -1,0 +1,182 @@
+"""What is read from per-sample gradients, each by the cheapest way that is exact.
+
+With T positions a weight (a × b) costs T·a·b per sample to make its gradient, a weight gradient of an ordinary backward.
+Masses need it not: the squares of a row are Σₜ L ∘ ((R Rᵀ) L), T²(a + b) (the ghost norm of Goodfellow 2015,
+arXiv:1510.01799, by rows), which is less where T is short and the weight large. Inner products of samples need it not
+either where T is very short, and with T = 1 everything has a closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tensorscope_nb.sweep.forms import Gradients, Lookup, Product, Whole, blocks
+
+GHOST = 0.8  # below this share of the cost of making the gradient, by measurement
+MOST_PAIRS = 2**24  # inner products of positions held at once
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """Σ of f(gᵢ, w) over samples (weight by weight), or over weights (sample by sample)."""
+
+    of: Callable[[Tensor, Tensor], Tensor]
+    by: Literal["weight", "sample"]
+
+
+Want = str | Elementwise
+"""``total`` (n), ``rows`` (n, rows), ``columns`` (n, columns): squares by sample, summed over the rest.
+``sum`` and ``squares`` (rows, columns): over samples. ``gram`` (n, n): ⟨gᵢ, gⱼ⟩."""
+Found = dict[Want, Tensor]
+
+
+def measure(gradients: Gradients, wants: Collection[Want]) -> Found:
+    """Everything that is wanted of one parameter; squares and products in double precision."""
+    found: Found = {}
+    if not gradients.forms:
+        return _zeros(gradients, wants)
+    left = set(wants)
+    if left <= {"total", "rows", "columns", "sum"} and _ghosts_pay(gradients, left):
+        return _ghosts(gradients, left)
+    form = gradients.forms[0] if len(gradients.forms) == 1 else None
+    if isinstance(form, Product) and form.left.shape[1] == 1 and "squares" in left:
+        found["squares"] = (form.left[:, 0] ** 2).T @ form.right[:, 0] ** 2
+        left.discard("squares")
+    if left == {"sum"} and isinstance(form, Product):
+        found["sum"] = form.left.flatten(0, 1).T @ form.right.flatten(0, 1)
+        left.discard("sum")
+    if "gram" in left and (k := _gram_of_positions(gradients, gradients)) is not None:
+        found["gram"] = k
+        left.discard("gram")
+    return found | _by_blocks(gradients, left) if left else found
+
+
+def products(a: Gradients, b: Gradients) -> Tensor:
+    """⟨gᵢ, gⱼ⟩ for the samples i of one and j of another, (n, m)."""
+    if not a.forms or not b.forms:
+        return torch.zeros(a.n, b.n, dtype=torch.float64)
+    if (k := _gram_of_positions(a, b)) is not None:
+        return k
+    found = torch.zeros(a.n, b.n, dtype=torch.float64)
+    for rows, columns, touched in blocks(a, b):
+        one, other = a.block(rows, columns, touched), b.block(rows, columns, touched)
+        found += (one.flatten(1) @ other.flatten(1).T).double().cpu()
+    return found
+
+
+def _by_blocks(gradients: Gradients, wants: Collection[Want]) -> Found:
+    found = _zeros(gradients, wants)
+    elementwise = [want for want in wants if isinstance(want, Elementwise)]
+    squared = bool({"squares", "columns"} & set(wants))
+    for rows, columns, touched in blocks(gradients):
+        block = gradients.block(rows, columns, touched)
+        for want in elementwise:
+            made = want.of(block, gradients.weight[rows, columns])
+            if want.by == "weight":
+                found[want][rows, columns] += made.sum(0)
+            else:
+                found[want] += made.flatten(1).sum(1).double()
+        if "sum" in found:
+            found["sum"][rows, columns] += block.sum(0)
+        if "gram" in found:
+            flat = block.flatten(1)
+            found["gram"] += (flat @ flat.T).double().cpu()
+        if squared:
+            block.square_()  # in place, the block is not needed any more
+            if "squares" in found:
+                found["squares"][rows, columns] += block.sum(0)
+            by_row = block.sum(2).double() if {"rows", "total"} & set(found) else None
+            if "columns" in found:
+                found["columns"][:, columns] += block.sum(1).double()
+        elif {"rows", "total"} & set(found):
+            by_row = torch.linalg.vector_norm(block, dim=2).double() ** 2
+        if "rows" in found and by_row is not None:
+            found["rows"][:, rows] += by_row
+        if "total" in found and by_row is not None:
+            found["total"] += by_row.sum(1)
+    return found
+
+
+def _zeros(gradients: Gradients, wants: Collection[Want]) -> Found:
+    n, (rows, columns) = gradients.n, gradients.weight.shape
+    weight = gradients.weight
+    shapes = {"total": (n,), "rows": (n, rows), "columns": (n, columns)}
+    found: Found = {}
+    for want in wants:
+        if want == "gram":
+            found[want] = torch.zeros(n, n, dtype=torch.float64)
+        elif want in ("sum", "squares") or (isinstance(want, Elementwise) and want.by == "weight"):
+            found[want] = weight.new_zeros(rows, columns)
+        else:
+            shape = (n,) if isinstance(want, Elementwise) else shapes[want]
+            found[want] = torch.zeros(shape, dtype=torch.float64, device=weight.device)
+    return found
+
+
+def _ghosts_pay(gradients: Gradients, wants: set[Want]) -> bool:
+    if any(isinstance(form, Whole) for form in gradients.forms):
+        return False
+    if (len(gradients.forms) > 1 or isinstance(gradients.forms[0], Lookup)) and wants != {"total"}:
+        return False
+    terms = sum(form.right.shape[1] for form in gradients.forms if not isinstance(form, Whole))
+    made = sum(form.left.shape[1] for form in gradients.forms if isinstance(form, Product)) or gradients.n
+    return terms**2 * (gradients.rows + gradients.columns) < GHOST * made * gradients.rows * gradients.columns
+
+
+def _ghosts(gradients: Gradients, wants: set[Want]) -> Found:
+    found: Found = {}
+    if len(gradients.forms) > 1 or not isinstance(gradients.forms[0], Product):
+        return {"total": _tied_total(gradients)}
+    left, right = gradients.forms[0].left, gradients.forms[0].right
+    if "sum" in wants:
+        found["sum"] = left.flatten(0, 1).T @ right.flatten(0, 1)
+    if "rows" in wants:
+        found["rows"] = (torch.bmm(torch.bmm(right, right.mT), left) * left).sum(1).double()
+    if "columns" in wants:
+        found["columns"] = (torch.bmm(torch.bmm(left, left.mT), right) * right).sum(1).double()
+    if "total" in wants:
+        known = found.get("rows", found.get("columns"))
+        one = (torch.bmm(right, right.mT) * torch.bmm(left, left.mT)).sum((1, 2)).double() if known is None else known.sum(1)
+        found["total"] = one
+    return {want: value if want == "sum" else value.clamp(min=0) for want, value in found.items()}
+
+
+def _tied_total(gradients: Gradients) -> Tensor:
+    """‖Σ forms‖² with every cross term, ⟨Lᵤᵀ Rᵤ, Lᵥᵀ Rᵥ⟩ = Σ (Lᵤ Lᵥᵀ) ∘ (Rᵤ Rᵥᵀ)."""
+    total = torch.zeros(gradients.n, dtype=torch.float64, device=gradients.weight.device)
+    for i, u in enumerate(gradients.forms):
+        for v in gradients.forms[: i + 1]:
+            assert not isinstance(u, Whole) and not isinstance(v, Whole)
+            right = torch.bmm(u.right, v.right.mT)
+            total += (1 if u is v else 2) * (_left_products(u, v) * right).sum((1, 2)).double()
+    return total.clamp(min=0)
+
+
+def _left_products(u: Product | Lookup, v: Product | Lookup) -> Tensor:
+    """Lᵤ Lᵥᵀ (n, T, T'); a lookup's L has a one at each token."""
+    if isinstance(u, Product) and isinstance(v, Product):
+        return torch.bmm(u.left, v.left.mT)
+    if isinstance(u, Lookup) and isinstance(v, Lookup):
+        return (u.tokens[:, :, None] == v.tokens[:, None]).to(u.right.dtype)
+    if isinstance(u, Product) and isinstance(v, Lookup):
+        return u.left.gather(2, v.tokens[:, None].expand(-1, u.left.shape[1], -1))
+    return _left_products(v, u).mT
+
+
+def _gram_of_positions(a: Gradients, b: Gradients) -> Tensor | None:
+    """Σₛₜ (Lᵢₛ · Lⱼₜ)(Rᵢₛ · Rⱼₜ), where that costs less than making the gradients of both."""
+    one, other = a.forms[0], b.forms[0]
+    if len(a.forms) > 1 or len(b.forms) > 1 or not isinstance(one, Product) or not isinstance(other, Product):
+        return None
+    t, (rows, columns) = one.left.shape[1], a.weight.shape
+    made = GHOST * rows * columns * (1 + t / a.n + t / b.n)
+    if t * t * (rows + columns) > made or a.n * b.n * t * t > MOST_PAIRS:
+        return None
+    left = one.left.flatten(0, 1) @ other.left.flatten(0, 1).T
+    right = one.right.flatten(0, 1) @ other.right.flatten(0, 1).T
+    return (left * right).unflatten(0, (a.n, t)).unflatten(2, (b.n, t)).sum((1, 3)).double().cpu()

@@ -1,0 +1,99 @@
+"""Inner products of all pairs of samples, where the samples come in several chunks.
+
+The gradients of a chunk are kept, in the form that takes the least memory, until all are there. Where that is more than the
+memory option allows, the samples are gone through in pieces: each piece is held, and those before it are run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tensorscope_nb.scope.interrupts import held_interrupts
+from tensorscope_nb.settings import current
+from tensorscope_nb.sweep.forms import Gradients, joined
+from tensorscope_nb.sweep.measure import measure, products
+from tensorscope_nb.sweep.parameters import Parameter
+
+if TYPE_CHECKING:
+    from tensorscope_nb.sweep.gradients import GradientReducer, Source
+
+Held = dict[str, list[Gradients]]
+
+
+class Pairs:
+    """Holds what pairs are made of, and gives each reducer that wants ``gram`` the products of all pairs."""
+
+    def __init__(self, source: Source, n: int, reducers: Sequence[GradientReducer]) -> None:
+        self.source, self.n, self.reducers = source, n, reducers
+        self.wanted = {p.name: p for p in source.parameters if any("gram" in r.wants(p) for r in reducers)}
+        self.held: Held = {}
+        self.each = 0.0  # bytes per sample
+        self.fits = True
+
+    def keep(self, parameter: Parameter, gradients: Gradients) -> Gradients:
+        compact = gradients.compact()
+        if self.fits:
+            self.held.setdefault(parameter.name, []).append(compact)
+        return compact
+
+    def chunk_ends(self, size: int) -> None:
+        """Once the first chunk has shown what a sample takes: all, or piece by piece later."""
+        if not self.each:
+            self.each = sum(g.size * g.weight.element_size() for kept in self.held.values() for g in kept)
+            if self.each > current().memory / 2:
+                from tensorscope_nb.sweep.gradients import too_much
+
+                raise too_much("the gradients of two samples", 2 * self.each)
+            self.fits = self.each * self.n <= current().memory
+        if not self.fits:
+            self.held = {}
+
+    def finish(self, done: int, ticks: Any, *, interrupted: bool = False) -> int:
+        """All pairs of the first ``done`` samples; returns of how many, fewer where an interrupt ends it."""
+        if self.fits:
+            for name, kept in self.held.items():
+                whole = joined(kept)
+                self._give(self.wanted[name], whole, whole, 0, 0)
+            return done
+        size = int(current().memory / self.each / 2)
+        starts = range(0, size if interrupted else done, size)
+        ticks.total += sum(min(start + size, done) for start in starts)
+        for start in starts:
+            try:
+                self._piece(start, range(0, start, size), size, done, ticks)
+            except KeyboardInterrupt:
+                if not start:
+                    raise
+                return start
+        return min(done, size) if interrupted else done
+
+    def _piece(self, start: int, before: Sequence[int], size: int, done: int, ticks: Any) -> None:
+        """The pairs of a piece with itself and with each of those before it."""
+        piece = self._run(start, min(start + size, done))
+        self._cross(piece, piece, start, start)
+        ticks.update(min(size, done - start))
+        for earlier in before:
+            self._cross(piece, self._run(earlier, earlier + size), start, earlier)
+            ticks.update(size)
+
+    def _run(self, start: int, stop: int) -> dict[str, Gradients]:
+        found: dict[str, Gradients] = {}
+
+        def use(parameter: Parameter, gradients: Gradients) -> None:
+            if parameter.name in self.wanted:
+                found[parameter.name] = gradients.compact()
+
+        with held_interrupts():
+            self.source.gradients(slice(start, stop), use)
+        return found
+
+    def _cross(self, piece: dict[str, Gradients], other: dict[str, Gradients], i: int, j: int) -> None:
+        for name, gradients in piece.items():
+            self._give(self.wanted[name], gradients, other[name], i, j)
+
+    def _give(self, parameter: Parameter, a: Gradients, b: Gradients, i: int, j: int) -> None:
+        found = measure(a, {"gram"})["gram"] if a is b else products(a, b)
+        for reducer in self.reducers:
+            if "gram" in reducer.wants(parameter):
+                reducer.pair(parameter, found, i, j)
