@@ -28,12 +28,14 @@ class LayerSignals(Reducer):
         self.outputs = [f"layers.{i}.{'resid_post' if self.blocks else 'out'}" for i in range(n)]
         self.acting = [f"layers.{i}.{'mlp.post' if self.blocks else 'out'}" for i in range(n)]
         self.needs = list(dict.fromkeys(self.outputs + self.acting))
-        self.peaks: list[np.ndarray] = [np.zeros(0)] * n
-        self.power, self.n_seen = np.zeros(n), np.zeros(n)
+        super().__init__()
 
     def begin(self, n: int) -> None:
         super().begin(n)
-        self.squares, self.counts = np.zeros((n, len(self.outputs))), np.zeros((n, len(self.outputs)))
+        n_layers = len(self.outputs)
+        self.squares, self.counts = np.zeros((n, n_layers)), np.zeros((n, n_layers))
+        self.power, self.n_seen = np.zeros(n_layers), np.zeros(n_layers)
+        self.peaks: list[np.ndarray] = [np.zeros(0)] * n_layers
 
     def see(self, chunk: Chunk, start: int) -> None:
         rows = slice(start, start + len(chunk.samples))

@@ -46,12 +46,12 @@ def chunks(samples: Samples, anatomy: Anatomy, chunk: int | None, *, patterns: b
     check(samples, anatomy)
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk is {chunk}: a pass needs at least 1 sample")
-    size = chunk or max(1, min(64, current().memory // _bytes_per_sample(samples, anatomy, patterns)))
+    size = chunk or max(1, min(64, current().memory // bytes_per_sample(samples, anatomy, patterns)))
     for start in range(0, len(samples), size):
         yield samples[start : start + size]
 
 
-def _bytes_per_sample(samples: Samples, anatomy: Anatomy, patterns: bool) -> int:
+def bytes_per_sample(samples: Samples, anatomy: Anatomy, patterns: bool = False) -> int:
     """About what one sample takes: logits and their softmax, the residual streams, and the patterns where they are made."""
     if not samples.has_tokens:
         return 64 * sum(value[0].nelement() for value in samples.inputs.values())

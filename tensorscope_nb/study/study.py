@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import xarray as xr
 
 from tensorscope_nb.models import Checkpoints
-from tensorscope_nb.recipes.recipe import Recipe, run_together
+from tensorscope_nb.recipes.recipe import Recipe
 from tensorscope_nb.scope import Scope
-from tensorscope_nb.settings import options
 from tensorscope_nb.study.contributions import Contributions
 from tensorscope_nb.study.frame import frame
+from tensorscope_nb.study.members import Members
+from tensorscope_nb.study.plan import plan
 from tensorscope_nb.study.report import write_report
+from tensorscope_nb.study.run import run_recipes
 from tensorscope_nb.study.store import load_results, save_results
-from tensorscope_nb.sweep import bar
+from tensorscope_nb.study.viewers import Viewers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,37 +48,52 @@ class Study:
         self._subject: Scope | Checkpoints | Mapping[str, Scope] | None = scope
         self.samples = samples
         self._results: dict[str, xr.Dataset] = {}
+        self._audience = Viewers()
 
-    def run(self, *recipes: Recipe) -> Study:
-        """Runs the recipes on every model of the study; an earlier result of the same name is replaced."""
+    def run(self, *recipes: Recipe, executor: Executor | None = None) -> Study:
+        """Runs the recipes on every model of the study; an earlier result of the same name is replaced.
+
+        Views of the study fill in while it runs. An interrupt is raised, and leaves what there is: results of the samples
+        (or models) that were done, marked ``partial`` in their metadata. ``executor=`` spreads the work over processes.
+        """
+        self._check(recipes)
+        with self._audience.running():
+            run_recipes(self._members(), self.samples, recipes, executor, self._audience, self._keep)
+        return self
+
+    def plan(self, *recipes: Recipe) -> pd.DataFrame:
+        """What a run will take, by sweep: passes over the samples, bytes, and about how many seconds.
+
+        The seconds are measured on a few samples; further models of the study cost the same again, and are counted.
+
+        >>> import tensorscope_nb as ts
+        >>> scope = ts.load("tiny")
+        >>> study = ts.Study(scope, ts.datasets.shakespeare(scope, n=32))
+        >>> plan = study.plan(ts.recipes.gradient_health, ts.recipes.grouped_fisher)
+        >>> plan["recipes"].tolist(), plan["passes"].tolist()
+        (['gradient_health, grouped_fisher'], [1.0])
+        """
+        self._check(recipes)
+        return plan(self._members(), self.samples, recipes)
+
+    def _check(self, recipes: Sequence[Recipe]) -> None:
         for recipe in recipes:
             if not isinstance(recipe, Recipe):
                 raise TypeError(f"a Study runs recipes, such as ts.recipes.induction_heads, not a {type(recipe).__name__}")
         names = [recipe.name for recipe in recipes]
+        if not names:
+            raise ValueError("no recipes: name at least one, such as ts.recipes.gradient_health")
         if len(set(names)) < len(names):
             raise ValueError(f"two recipes are named {max(names, key=names.count)!r}: tell them apart with .using(name=…)")
-        dimension, coordinates, scopes = self._members()
-        found: list[list[xr.Dataset]] = []
-        with bar(len(coordinates), "study") as done:
-            for scope in scopes:
-                given = () if self.samples is None else (scope.samples(self.samples),)
-                with options(progress=False):
-                    found.append(run_together(scope, [(recipe, given, {}) for recipe in recipes]))
-                done.update()
-        for name, results in zip(names, zip(*found, strict=True), strict=True):
-            self._results[name] = results[0] if dimension is None else _joined(list(results), dimension, coordinates)
-        return self
 
-    def _members(self) -> tuple[str | None, list[Any], Iterable[Scope]]:
-        """The dimension that the study adds, its coordinates, and the models along it (loaded one at a time)."""
-        subject = self._subject
-        if subject is None:
+    def _keep(self, results: dict[str, xr.Dataset]) -> None:
+        self._results |= results
+        self._audience.show(self._results)
+
+    def _members(self) -> Members:
+        if self._subject is None:
             raise ValueError("this study was opened from a folder and holds results only: make a Study of a model to run more")
-        if isinstance(subject, Scope):
-            return None, [None], [subject]
-        if isinstance(subject, Checkpoints):
-            return "checkpoint", list(subject.steps), subject
-        return "model", list(subject), subject.values()
+        return Members.of(self._subject)
 
     def __getitem__(self, name: str) -> xr.Dataset:
         if name not in self._results:
@@ -118,11 +134,19 @@ class Study:
         """Writes what the study holds: ``.md`` to read (ranges of every variable), ``.json`` with all numbers."""
         return write_report(self._results, Path(path))
 
-    def view(self) -> View:
-        """The linked dashboard for what the study holds."""
-        from tensorscope_nb.views import view
+    def view(self, *recipes: Recipe) -> View:
+        """The linked dashboard for what the study holds; it follows what is run later.
 
-        return view(self)
+        With ``recipes`` it has a button that runs them, and one that stops them.
+        """
+        if self._subject is None and not recipes:
+            from tensorscope_nb.views import view
+
+            return view(self)
+        self._members()
+        if recipes:
+            self._check(recipes)
+        return self._audience.view(self._results, (lambda: self.run(*recipes)) if recipes else None)
 
     def save(self, folder: str | Path) -> Path:
         """Writes each result as netCDF and a manifest; what was saved before is replaced only by what is complete."""
@@ -133,20 +157,9 @@ class Study:
         """The results that :meth:`save` wrote; recipes can be run again only on a Study of a model."""
         study = cls.__new__(cls)
         study._subject, study.samples, study._results = None, None, load_results(Path(folder))
+        study._audience = Viewers()
         return study
 
     def __repr__(self) -> str:
         subject = "results only" if self._subject is None else repr(self._subject)
         return f"Study({subject}; {', '.join(self._results) or 'no results yet'})"
-
-
-def _joined(results: list[xr.Dataset], dimension: str, coordinates: list[Any]) -> xr.Dataset:
-    """The results one after the other; what does not match exactly is an error, never dropped."""
-    words = {"long_name": "training step" if dimension == "checkpoint" else dimension}
-    index = xr.DataArray(np.array(coordinates), dims=dimension, name=dimension, attrs=words)
-    joined = xr.concat(results, index, join="exact", combine_attrs="override")
-    said = [json.loads(result.attrs["tensorscope"]) for result in results]
-    members = [{key: member.get(key) for key in ("model", "weights", "seconds")} for member in said]
-    common = {key: value for key, value in said[0].items() if key not in ("model", "weights", "seconds")}
-    joined.attrs = {"tensorscope": json.dumps(common | {"members": dict(zip(map(str, coordinates), members, strict=True))})}
-    return joined

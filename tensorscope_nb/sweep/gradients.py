@@ -42,7 +42,7 @@ class GradientReducer(Protocol):
     needs: Sequence[str]  # sites that it reads, or patterns of sites
 
     def begin(self, n: int) -> None:
-        """So many samples will come."""
+        """So many samples will come; what was held is forgotten."""
         ...
 
     def wants(self, parameter: Parameter) -> Collection[Want]:
@@ -71,6 +71,7 @@ class Coverage:
     parameters: list[Parameter]
     divisor: float  # what a sum over samples is divided by: their number, or that of all predicted tokens
     by_reference: list[str] = field(default_factory=list)  # found by one backward per sample
+    each: float = 0.0  # bytes per sample that were held for pairs
     source: Tensor | None = None  # of each unit the number of the sample it comes from; None: units are samples
 
     @property
@@ -137,7 +138,9 @@ def gradient_sweep(
             done = pairs.finish(done, ticks, interrupted=True) if pairs and done else done
             if not done:
                 raise
-    return source.covered(done)
+    covered = source.covered(done)
+    covered.each = pairs.each if pairs else 0.0
+    return covered
 
 
 class Source:

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 Held = dict[str, list[Gradients]]
 
 
+def passes(each: float, n: int) -> float:
+    """How often the samples are gone through, where one takes so many bytes."""
+    if not each or each * n <= current().memory:
+        return 1.0
+    pieces = -(-n // max(1, int(current().memory / each / 2)))
+    return 1 + (pieces + 1) / 2
+
+
 class Pairs:
     """Holds what pairs are made of, and gives each reducer that wants ``gram`` the products of all pairs."""
 

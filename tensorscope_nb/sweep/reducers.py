@@ -20,10 +20,12 @@ class Reducer:
     """Wants nothing, and keeps nothing."""
 
     needs: Sequence[str] = ()
-    n = 0
+
+    def __init__(self) -> None:
+        self.begin(0)
 
     def begin(self, n: int) -> None:
-        """So many samples will come."""
+        """So many samples will come; what was held is forgotten."""
         self.n = n
 
     def wants(self, parameter: Parameter) -> Collection[Want]:
@@ -42,12 +44,20 @@ class Reducer:
         """Takes in what another one has seen, whose first sample is number ``start`` here."""
         raise NotImplementedError
 
+    def nbytes(self, n: int) -> float:
+        """What it would hold of n samples, going by what it holds of some."""
+        return 0
+
 
 class Sums(Reducer):
     """Σᵢ of one thing, weight by weight: ``sum`` of the gradients, their ``squares``, or any function of them."""
 
     def __init__(self, want: Want = "sum") -> None:
         self.want = want
+        super().__init__()
+
+    def begin(self, n: int) -> None:
+        super().begin(n)
         self.totals: dict[str, Tensor] = {}
 
     def wants(self, parameter: Parameter) -> Collection[Want]:
@@ -59,6 +69,9 @@ class Sums(Reducer):
             self.totals[parameter.name] += added
         else:
             self.totals[parameter.name] = added.clone()
+
+    def nbytes(self, n: int) -> float:
+        return sum(total.nbytes for total in self.totals.values())
 
     def merge(self, other: Self, start: int) -> None:
         for name, total in other.totals.items():
@@ -80,6 +93,10 @@ class Masses(Reducer):
 
     def __init__(self, groups: Groups) -> None:
         self.groups = groups
+        super().__init__()
+
+    def begin(self, n: int) -> None:
+        super().begin(n)
         self.values: dict[Any, Tensor] = {}
 
     def wants(self, parameter: Parameter) -> Collection[Want]:
@@ -88,6 +105,9 @@ class Masses(Reducer):
     def update(self, parameter: Parameter, found: Found, start: int) -> None:
         for group, masses in self.groups.of(parameter, found).items():
             self._add(group, masses, start)
+
+    def nbytes(self, n: int) -> float:
+        return sum(masses[0].nbytes * n for masses in self.values.values())
 
     def merge(self, other: Self, start: int) -> None:
         for group, masses in other.values.items():
@@ -102,7 +122,8 @@ class Masses(Reducer):
 class Gram(Reducer):
     """K[i, j] = ⟨gᵢ, gⱼ⟩ of each module."""
 
-    def __init__(self) -> None:
+    def begin(self, n: int) -> None:
+        super().begin(n)
         self.values: dict[str, Tensor] = {}
 
     def wants(self, parameter: Parameter) -> Collection[Want]:
@@ -114,6 +135,9 @@ class Gram(Reducer):
         k[i : i + n, j : j + m] += products
         if i != j:
             k[j : j + m, i : i + n] += products.T
+
+    def nbytes(self, n: int) -> float:
+        return 8 * n * n * len(self.values)
 
     def merge(self, other: Self, start: int) -> None:
         for module, k in other.values.items():

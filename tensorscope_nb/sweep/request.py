@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor
-from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.samples import Samples
@@ -51,7 +51,7 @@ class GradientRequest:
 
 Asking = Generator[GradientRequest, Coverage, Any]
 Started = Callable[[], Asking]
-SoFar = Callable[[int, Any], None]  # the number of a recipe, and its result of the samples that are done
+SoFar = Callable[[dict[int, Callable[[], Any]]], None]  # by number of the recipe, what makes its result of the samples done
 
 
 def drive(
@@ -68,10 +68,10 @@ def drive(
         waiting = {i: request for i, asking in enumerate(running) if (request := _next(asking, None, results, i)) is not None}
         first = True
         while waiting:
-            for sharing in _sharing(waiting):
-                listen = _telling(starting, sharing, so_far) if so_far and first else None
-                covered = _answer(scope, list(sharing.values()), executor, listen)
-                for i in sharing:
+            for group in sharing(waiting):
+                listen = _telling(starting, group, so_far) if so_far and first else None
+                covered = _answer(scope, list(group.values()), executor, listen)
+                for i in group:
                     del waiting[i]
                     if (request := _next(running[i], covered, results, i)) is not None and covered.complete:
                         waiting[i] = request
@@ -83,7 +83,7 @@ def drive(
     return results
 
 
-def _sharing(waiting: dict[int, GradientRequest]) -> list[dict[int, GradientRequest]]:
+def sharing(waiting: dict[int, GradientRequest]) -> list[dict[int, GradientRequest]]:
     """The requests by the sweep that can answer them."""
     found: dict[Any, dict[int, GradientRequest]] = {}
     for i, request in waiting.items():
@@ -100,9 +100,9 @@ class Unfinished(KeyboardInterrupt):
 
 
 def _answer(
-    scope: Scope, sharing: Sequence[GradientRequest], executor: Executor | None, so_far: Callable[[Coverage], None] | None
+    scope: Scope, group: Sequence[GradientRequest], executor: Executor | None, so_far: Callable[[Coverage], None] | None
 ) -> Coverage:
-    first, reducers = sharing[0], [reducer for request in sharing for reducer in request.reducers]
+    first, reducers = group[0], [reducer for request in group for reducer in request.reducers]
     options: dict[str, Any] = {"reduction": first.reduction, "modules": first.modules, "chunk": first.chunk}
     options["progress"] = first.progress
     seed = current().seed if first.seed is None else first.seed
@@ -119,17 +119,19 @@ def _answer(
     return placed(gradient_sweep(scope, samples, reducers, so_far=tell, **options))
 
 
-def _telling(starting: Sequence[Started], sharing: dict[int, GradientRequest], so_far: SoFar) -> Callable[[Coverage], None]:
+def _telling(starting: Sequence[Started], group: dict[int, GradientRequest], so_far: SoFar) -> Callable[[Coverage], None]:
     """Each recipe is started once more, and its reducers are given what those of the running one hold."""
 
+    def made(i: int, request: GradientRequest, covered: Coverage) -> Any:
+        again = starting[i]()
+        for fresh, held in zip(next(again).reducers, request.reducers, strict=True):
+            vars(fresh).update(vars(held))
+        results: list[Any] = [None] * len(starting)
+        _next(again, covered, results, i)
+        return results[i]
+
     def tell(covered: Coverage) -> None:
-        for i, request in sharing.items():
-            again = starting[i]()
-            for fresh, held in zip(next(again).reducers, request.reducers, strict=True):
-                vars(fresh).update(vars(copy(held)))
-            results: list[Any] = [None] * len(starting)
-            if _next(again, covered, results, i) is None:
-                so_far(i, results[i])
+        so_far({i: partial(made, i, request, covered) for i, request in group.items()})
 
     return tell
 

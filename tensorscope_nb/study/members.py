@@ -1,0 +1,59 @@
+"""The models of a study, and results along them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from tensorscope_nb.models import Checkpoints
+from tensorscope_nb.scope import Scope
+
+
+@dataclass(frozen=True)
+class Members:
+    """The dimension that a study adds (None: it has one model), its coordinates, and the models, loaded one at a time."""
+
+    dimension: str | None
+    coordinates: Sequence[Any]
+    scopes: Iterable[Scope]
+
+    @classmethod
+    def of(cls, subject: Scope | Checkpoints | Mapping[str, Scope]) -> Members:
+        if isinstance(subject, Scope):
+            return cls(None, [None], [subject])
+        if isinstance(subject, Checkpoints):
+            return cls("checkpoint", list(subject.steps), subject)
+        return cls("model", list(subject), subject.values())
+
+    def __len__(self) -> int:
+        return len(self.coordinates)
+
+    def joined(self, results: Sequence[xr.Dataset]) -> xr.Dataset:
+        """The results of the first members one after the other; what does not match exactly is an error, never dropped."""
+        if self.dimension is None:
+            return results[0]
+        words = {"long_name": "training step" if self.dimension == "checkpoint" else self.dimension}
+        done = self.coordinates[: len(results)]
+        index = xr.DataArray(np.array(done), dims=self.dimension, name=self.dimension, attrs=words)
+        joined = xr.concat(results, index, join="exact", combine_attrs="override")
+        said = [json.loads(result.attrs["tensorscope"]) for result in results]
+        members = [{key: member.get(key) for key in ("model", "weights", "seconds")} for member in said]
+        common = {key: value for key, value in said[0].items() if key not in ("model", "weights", "seconds")}
+        if len(done) < len(self):
+            common |= {"partial": True, "n_done": len(done), "n_members": len(self)}
+        joined.attrs = {"tensorscope": json.dumps(common | {"members": dict(zip(map(str, done), members, strict=True))})}
+        return joined
+
+    def padded(self, results: Sequence[xr.Dataset]) -> xr.Dataset:
+        """The same for all members, NaN where one is still to come: what a view can show from the first on."""
+        joined = self.joined(results)
+        if self.dimension is None or len(results) == len(self):
+            return joined
+        along = [str(name) for name, v in joined.data_vars.items() if self.dimension in v.dims and v.dtype.kind in "biuf"]
+        numbers = joined.assign({name: joined[name].astype(float) for name in along})
+        return numbers.reindex({self.dimension: np.array(self.coordinates)})

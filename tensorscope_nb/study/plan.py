@@ -1,0 +1,110 @@
+"""What a run of a study will take, before it starts."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tensorscope_nb.recipes.recipe import Recipe
+from tensorscope_nb.samples import Samples
+from tensorscope_nb.scope.forward import bytes_per_sample, chunks
+from tensorscope_nb.settings import options
+from tensorscope_nb.study.members import Members
+from tensorscope_nb.sweep.gradients import gradient_sweep
+from tensorscope_nb.sweep.pairs import passes
+from tensorscope_nb.sweep.request import GradientRequest, sharing
+from tensorscope_nb.sweep.units import tokens_apart
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tensorscope_nb.scope import Scope
+
+FEW, MORE = 4, 16  # samples of the two trial runs
+
+
+def plan(members: Members, samples: Any, recipes: Sequence[Recipe]) -> pd.DataFrame:
+    """See :meth:`tensorscope_nb.Study.plan`."""
+    import pandas as pd
+
+    scope = next(iter(members.scopes))
+    given = None if samples is None else scope.samples(samples)
+    with options(progress=False):
+        rows = [*_gradient_sweeps(scope, given, recipes), *_others(scope, given, recipes)]
+    table = pd.DataFrame(rows, columns=["recipes", "kind", "samples", "passes", "chunk", "bytes", "seconds"])
+    return table.assign(models=len(members), seconds=(table["seconds"] * len(members)).round(2))
+
+
+def _gradient_sweeps(scope: Scope, samples: Samples | None, recipes: Sequence[Recipe]) -> Iterable[tuple]:
+    asked: dict[int, GradientRequest] = {}
+    for i, recipe in enumerate(recipes):
+        if inspect.isgeneratorfunction(recipe.function):
+            with closing(recipe.started(scope, *(() if samples is None else (samples,)))) as asking:
+                asked[i] = next(asking)
+    for group in sharing(asked):
+        first, reducers = next(iter(group.values())), [r for request in group.values() for r in request.reducers]
+        whole = first.samples
+        if first.unit == "token":
+            whole, _ = tokens_apart(scope, scope.rule.prepared(whole))
+        chunk = len(next(chunks(whole, scope.anatomy, first.chunk)))
+        each = 0.0
+
+        def run(few: Samples, first: GradientRequest = first, reducers: Any = reducers, chunk: int = chunk) -> None:
+            nonlocal each
+            size = max(1, min(chunk, len(few) // 2))  # two chunks, so that it is seen what pairs hold
+            covered = gradient_sweep(scope, few, reducers, reduction=first.reduction, modules=first.modules, chunk=size)
+            each = covered.each
+
+        _, seconds = _trials(scope, run, whole)
+        several = len(whole) > chunk
+        times = passes(each, len(whole)) if several else 1.0
+        held = each * len(whole) if several and times == 1 else 0
+        memory = bytes_per_sample(whole, scope.anatomy) * chunk + held + sum(r.nbytes(len(whole)) for r in reducers)
+        names = ", ".join(recipes[i].name for i in group)
+        yield names, "forward and backward", len(whole), times, chunk, int(memory), times * seconds
+
+
+def _others(scope: Scope, samples: Samples | None, recipes: Sequence[Recipe]) -> Iterable[tuple]:
+    for recipe in recipes:
+        if inspect.isgeneratorfunction(recipe.function):
+            continue
+        if samples is None:
+            _, seconds = _trial(scope, partial(recipe, scope))
+            yield recipe.name, "forward", 0, float("nan"), 0, 0, seconds
+            continue
+        rows, seconds = _trials(scope, partial(recipe, scope), samples)
+        chunk = len(next(chunks(samples, scope.anatomy, recipe.options.get("chunk"))))
+        memory = bytes_per_sample(samples, scope.anatomy) * chunk
+        yield recipe.name, "forward", len(samples), round(rows / len(samples), 2), chunk, int(memory), seconds
+
+
+def _trials(scope: Scope, run: Callable[[Samples], Any], samples: Samples) -> tuple[float, float]:
+    """The rows that go through the model and the seconds that pass, for all samples, going by two trials.
+
+    Rows are counted, and lie on a line; the seconds of the longer trial are multiplied as the rows are.
+    """
+    few, more = (min(size, len(samples)) for size in (FEW, MORE))
+    (few_rows, _), (more_rows, seconds) = (_trial(scope, partial(run, samples[:size])) for size in (few, more))
+    slope = (more_rows - few_rows) / (more - few) if more > few else more_rows / more
+    rows = more_rows + slope * (len(samples) - more)
+    return rows, seconds * rows / more_rows
+
+
+def _trial(scope: Scope, run: Callable[[], Any]) -> tuple[int, float]:
+    rows = 0
+
+    def count(module: Any, args: tuple, kwargs: dict) -> None:
+        nonlocal rows
+        rows += len(next(value for value in (*args, *kwargs.values()) if hasattr(value, "shape")))
+
+    hook = scope.model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        start = time.perf_counter()
+        run()
+        return rows, time.perf_counter() - start
+    finally:
+        hook.remove()
