@@ -121,7 +121,7 @@ class Gradients:
         """(n, some rows, some columns), new memory; a row that no token ``touched`` has nothing of the lookups."""
         forms = [form for form in self.forms if touched or not isinstance(form, Lookup)]
         made = [form.block(rows, columns) for form in forms]
-        return sum(made[1:], start=made[0])
+        return sum(made[1:], start=made[0]) if made else self.weight.new_zeros(self.n, *self.weight[rows, columns].shape)
 
     def compact(self) -> Gradients:
         """The same gradients in the form that takes the least memory."""
@@ -137,10 +137,7 @@ def joined(parts: Sequence[Gradients]) -> Gradients:
     if len(parts) == 1:
         return first
     if len(kinds) > 1:  # a module that one chunk did not run
-        whole = [
-            part.block(slice(None), slice(None)) if part.forms else first.weight.new_zeros(part.n, *first.weight.shape)
-            for part in parts
-        ]
+        whole = [part.block(slice(None), slice(None)) for part in parts]
         return Gradients(first.weight, [Whole(torch.cat(whole))], n)
     forms: list[Form] = []
     for each in zip(*(part.forms for part in parts), strict=True):

@@ -72,6 +72,7 @@ class Coverage:
     divisor: float  # what a sum over samples is divided by: their number, or that of all predicted tokens
     by_reference: list[str] = field(default_factory=list)  # found by one backward per sample
     each: float = 0.0  # bytes per sample that were held for pairs
+    interrupted: bool = False
     source: Tensor | None = None  # of each unit the number of the sample it comes from; None: units are samples
 
     @property
@@ -93,7 +94,7 @@ def gradient_sweep(
 ) -> Coverage:
     """Runs the sweep; a gradient is that of a sample's own mean loss, or of its sum over predicted tokens.
 
-    An interrupt ends it with what is done, if anything is: see ``Coverage.complete``. ``only`` names the parameters to
+    An interrupt ends it with what is done, if anything is, and ``interrupted`` says so. ``only`` names the parameters to
     look at, of those that ``modules`` chooses. ``so_far`` is called between chunks.
     """
     if reduction not in ("mean", "sum"):
@@ -106,7 +107,7 @@ def gradient_sweep(
     wants = {p.name: {want for r in reducers for want in r.wants(p)} for p in parameters}
     parts = [len(part) for part in chunks(samples, scope.anatomy, source.chunk(chunk))]
     pairs = Pairs(source, len(samples), reducers) if any("gram" in w for w in wants.values()) and len(parts) > 1 else None
-    done = 0
+    done, interrupted = 0, False
     for reducer in reducers:
         reducer.begin(len(samples))
 
@@ -138,8 +139,9 @@ def gradient_sweep(
             done = pairs.finish(done, ticks, interrupted=True) if pairs and done else done
             if not done:
                 raise
+            interrupted = True
     covered = source.covered(done)
-    covered.each = pairs.each if pairs else 0.0
+    covered.each, covered.interrupted = pairs.each if pairs else 0.0, interrupted
     return covered
 
 

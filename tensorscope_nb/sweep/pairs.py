@@ -66,7 +66,10 @@ class Pairs:
             return done
         size = int(current().memory / self.each / 2)
         starts = range(0, size if interrupted else done, size)
-        ticks.total += sum(min(start + size, done) for start in starts)
+        if interrupted:
+            ticks = None  # who listens has had enough
+        else:
+            ticks.total += sum(min(start + size, done) for start in starts)
         for start in starts:
             try:
                 self._piece(start, range(0, start, size), size, done, ticks)
@@ -80,9 +83,13 @@ class Pairs:
         """The pairs of a piece with itself and with each of those before it."""
         piece = self._run(start, min(start + size, done))
         self._cross(piece, piece, start, start)
-        ticks.update(min(size, done - start))
+        self._tick(ticks, min(size, done - start))
         for earlier in before:
             self._cross(piece, self._run(earlier, earlier + size), start, earlier)
+            self._tick(ticks, size)
+
+    def _tick(self, ticks: Any, size: int) -> None:
+        if ticks is not None:
             ticks.update(size)
 
     def _run(self, start: int, stop: int) -> dict[str, Gradients]:

@@ -73,9 +73,9 @@ def drive(
                 covered = _answer(scope, list(group.values()), executor, listen)
                 for i in group:
                     del waiting[i]
-                    if (request := _next(running[i], covered, results, i)) is not None and covered.complete:
+                    if (request := _next(running[i], covered, results, i)) is not None and not covered.interrupted:
                         waiting[i] = request
-                if not covered.complete:
+                if covered.interrupted:
                     raise KeyboardInterrupt
             first = False
     except KeyboardInterrupt as interrupt:
