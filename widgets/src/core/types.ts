@@ -4,6 +4,8 @@ export interface Model {
   set(name: string, value: unknown): void;
   save_changes(): void;
   on(name: string, callback: () => void): void;
+  /** A message to the kernel; a file without one has no such thing. */
+  send?(content: unknown): void;
 }
 
 export interface Host {
