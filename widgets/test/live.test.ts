@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { openCube, ownCube, takeOver, type WireCube } from "../src/core/cube";
 import { Focus } from "../src/core/focus";
 import { onData } from "../src/core/refresh";
-import { announcement, barOf, type Status } from "../src/core/runbar";
+import { announcement, barOf, kernelOf, type Status } from "../src/core/runbar";
 import { extentOf, slice } from "../src/core/slice";
 import type { Model } from "../src/core/types";
 import { rangeOf } from "../src/views/grid";
@@ -37,6 +37,12 @@ test("where no kernel is, nothing can be clicked and nothing runs", () => {
     expect(barOf(status({ state: "running", text: "about 8 s left" }), kernel)).toMatchObject({ look: "partial", lead: "Partial results" });
     expect(barOf(status({ state: "running", text: "about 8 s left" }), kernel).text).not.toContain("left");
   }
+});
+
+test("a kernel is there as long as its models can be reached", async () => {
+  const of = (more: object) => kernelOf({ get: () => "anywidget:abc", ...more } as unknown as Model);
+  const manager = (comm_live: boolean) => ({ send() {}, widget_manager: { get_model: async (id: string) => ({ comm_live: comm_live && id === "abc" }) } });
+  expect([await of({}), await of({ send() {} }), await of(manager(true)), await of(manager(false))]).toEqual(["none", "there", "there", "gone"]);
 });
 
 test("a listener hears each turn and each quarter", () => {

@@ -12,9 +12,10 @@ export async function mountComposition(mount: Mount, mountAny: (mount: Mount) =>
   const root = h("div", { class: "ts-root", "data-ts-view": "Composition" }, bar, row);
   el.append(root);
   signal.addEventListener("abort", () => root.remove());
-  const children = await Promise.all((model.get("children") as string[]).map((ref) => host.getModel(ref)));
-  const cells = children.map((child) => {
-    const cell = h("div", { class: "ts-cell" });
+  const refs = model.get("children") as string[];
+  const children = await Promise.all(refs.map((ref) => host.getModel(ref)));
+  const cells = children.map((child, i) => {
+    const cell = h("div", { class: "ts-cell", "data-ts-ref": refs[i] });
     void basis(child, host, basisOf).then((width) => cell.style.setProperty("--ts-basis", `${width}px`));
     return cell;
   });

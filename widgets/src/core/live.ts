@@ -1,7 +1,8 @@
 // Live: a dashboard that fills in. Its views follow their Cubes by themselves; here is the bar above them, and their coming.
 import { h, setText } from "./dom";
 import { mirrorFocus } from "./focus";
-import { runBar, type Status } from "./runbar";
+import { keepPlaces } from "./refresh";
+import { type Kernel, kernelOf, runBar, type Status } from "./runbar";
 import type { Mount } from "./types";
 
 export async function mountLive(mount: Mount, mountAny: (mount: Mount) => Promise<void>): Promise<void> {
@@ -15,9 +16,10 @@ export async function mountLive(mount: Mount, mountAny: (mount: Mount) => Promis
   await mirrorFocus(root, model, host, signal);
 
   let filled = false;
+  let kernel: Kernel = await kernelOf(model);
   const draw = () => {
     if (signal.aborted) return;
-    bar.draw();
+    bar.draw(kernel);
     const { state } = model.get("status") as Status;
     empty.hidden = filled;
     setText(empty, state === "idle" || state === "running" ? "No results yet. They appear here as they come." : "No results to show.");
@@ -30,7 +32,7 @@ export async function mountLive(mount: Mount, mountAny: (mount: Mount) => Promis
     if (signal.aborted) return;
     const run = (latest = new AbortController());
     const [ref] = model.get("children") as string[];
-    const box = h("div", { class: "ts-arriving" });
+    const box = h("div", { class: "ts-arriving", "data-ts-ref": ref });
     place.append(box);
     try {
       if (ref) await mountAny({ model: await host.getModel(ref), el: box, host, signal: run.signal, nested });
@@ -39,10 +41,12 @@ export async function mountLive(mount: Mount, mountAny: (mount: Mount) => Promis
       if (run === latest) throw error;
     } finally {
       if (run === latest) {
+        const putBack = keepPlaces(place);
         shown?.abort();
         shown = run;
         box.classList.remove("ts-arriving");
         place.replaceChildren(box);
+        putBack(place);
         filled = Boolean(ref);
         draw();
       } else {
@@ -51,7 +55,11 @@ export async function mountLive(mount: Mount, mountAny: (mount: Mount) => Promis
       }
     }
   };
-  for (const event of ["change:status", "comm_live_update"]) model.on(event, draw);
+  model.on("change:status", draw);
+  model.on("comm_live_update", async () => {
+    kernel = await kernelOf(model);
+    draw();
+  });
   model.on("change:children", () => void arrange());
   draw();
   await arrange();

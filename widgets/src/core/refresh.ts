@@ -14,14 +14,22 @@ export function onData(cubeModel: Model, refresh: () => void, signal: AbortSigna
   });
 }
 
-/** Where lists are scrolled to and what has the keyboard, put back once the elements have been made again. */
-export function keepPlace(root: HTMLElement): () => void {
-  const lists = () => [...root.querySelectorAll<HTMLElement>(".ts-scroll, .ts-strip")];
-  const stops = () => [...root.querySelectorAll<HTMLElement>("[tabindex], button, select, input")];
-  const scrolled = lists().map((e) => [e.scrollLeft, e.scrollTop]);
-  const at = stops().indexOf(document.activeElement as HTMLElement);
-  return () => {
-    lists().forEach((e, i) => e.scrollTo(...((scrolled[i] ?? [0, 0]) as [number, number])));
-    if (at >= 0) stops()[at]?.focus({ preventScroll: true });
+const lists = (root: HTMLElement) => [...root.querySelectorAll<HTMLElement>(".ts-scroll, .ts-strip")];
+const stops = (root: HTMLElement) => [...root.querySelectorAll<HTMLElement>("[tabindex], button, select, input")];
+
+/** Where the lists of a view are scrolled to and what has the keyboard, to be put back once its elements were made again. */
+export function keepPlace(root: HTMLElement): (again: HTMLElement) => void {
+  const scrolled = lists(root).map((e): [number, number] => [e.scrollLeft, e.scrollTop]);
+  const at = stops(root).indexOf(document.activeElement as HTMLElement);
+  return (again) => {
+    lists(again).forEach((e, i) => e.scrollTo(...(scrolled[i] ?? [0, 0])));
+    if (at >= 0) stops(again)[at]?.focus({ preventScroll: true });
   };
+}
+
+/** The same for all views of a dashboard that stands elsewhere now. */
+export function keepPlaces(root: HTMLElement): (again: HTMLElement) => void {
+  const cells = (within: HTMLElement) => [...within.querySelectorAll<HTMLElement>("[data-ts-ref]")];
+  const kept = new Map(cells(root).map((cell) => [cell.dataset.tsRef, keepPlace(cell)]));
+  return (again) => cells(again).forEach((cell) => kept.get(cell.dataset.tsRef)?.(cell));
 }

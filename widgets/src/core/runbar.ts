@@ -55,10 +55,19 @@ export function announcement(before: Status | null, now: Status): string {
   return now.state === "running" && quarter > Math.floor(before.done * 4) ? `${quarter * 25} %` : "";
 }
 
+/** Tell by a model that every view has: where its line to the kernel is cut, all of them are. */
+export async function kernelOf(model: Model): Promise<Kernel> {
+  if (!model.send) return "none";
+  const known = await model.widget_manager?.get_model(String(model.get("focus_model")).replace("anywidget:", ""));
+  return known?.comm_live === false ? "gone" : "there";
+}
+
 /** A second click of a double click is not meant for what the button says by then. */
 const TWICE = 500;
+/** How long a click may go unanswered before the line says so. */
+const PATIENCE = 5000;
 
-export function runBar(model: Model): { element: HTMLElement; draw(): void } {
+export function runBar(model: Model): { element: HTMLElement; draw(kernel: Kernel): void } {
   const words = h("span");
   const picture = h("span", { class: "ts-run-icon", "aria-hidden": "true" });
   const fill = h("i");
@@ -75,19 +84,24 @@ export function runBar(model: Model): { element: HTMLElement; draw(): void } {
     heard = false;
     button.setAttribute("aria-disabled", "true");
     model.send?.({ ask: shown.button.ask });
+    window.setTimeout(() => {
+      if (heard) return;
+      answered();
+      setText(line, "No answer from the kernel yet.");
+    }, PATIENCE);
   } }, picture, words);
   const element = h("div", { class: "ts-runbar", "data-ts-run": "idle", role: "group", "aria-label": "run", ...KEEP_KEYS }, button, track, lead, line, said);
-  const kernel = (): Kernel => (!model.send ? "none" : element.closest(".jupyter-widgets-disconnected") ? "gone" : "there");
+  const answered = () => {
+    heard = true;
+    button.removeAttribute("aria-disabled");
+  };
 
-  const draw = () => {
+  const draw = (kernel: Kernel) => {
     const status = model.get("status") as Status;
-    const bar = barOf(status, kernel());
+    const bar = barOf(status, kernel);
     if (before && bar.button?.ask !== shown?.button?.ask) turned = performance.now();
     // reports go on while the run comes to its stop
-    if (bar.button?.ask !== shown?.button?.ask || status.state !== before?.state) {
-      heard = true;
-      button.removeAttribute("aria-disabled");
-    }
+    if (bar.button?.ask !== shown?.button?.ask || status.state !== before?.state) answered();
     shown = bar;
     element.hidden = bar.hidden;
     element.dataset.tsRun = status.state;

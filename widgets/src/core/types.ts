@@ -6,6 +6,7 @@ export interface Model {
   on(name: string, callback: () => void): void;
   /** A message to the kernel; a file without one has no such thing. */
   send?(content: unknown): void;
+  widget_manager?: { get_model(id: string): Promise<{ comm_live?: boolean }> };
 }
 
 export interface Host {

@@ -134,7 +134,7 @@ export async function mountView(name: string, kind: Kind, { model, el, host, sig
         draw();
       }, inner);
       draw();
-      putBack();
+      putBack(root);
     } catch (error) {
       complain(error);
       throw error;
