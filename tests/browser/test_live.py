@@ -168,6 +168,7 @@ live.report(0.25, "gradients: 1 of 4 samples")
 time.sleep(1.5)
 live.show({"ablation": partial(ablation(), 100)})
 time.sleep(1.5)
+live.show({"ablation": partial(ablation(), 100), "heads": heads()})
 live.finish("failed", "OutOfMemoryError: the batch of 64 samples needs 9.1 GB, and 7.8 GB are free")
 """
     lab = open_notebook([SYNTHETIC, LIVE.replace("start=start, stop=halt.set", ""), feed])
@@ -179,8 +180,12 @@ live.finish("failed", "OutOfMemoryError: the batch of 64 samples needs 9.1 GB, a
         bar(lab, "running").locator(".ts-run-line").text_content()
         == "gradients: 1 of 4 samples · ■ in the toolbar stops the cell"
     )
-    part(lab, "HeadGrid", "canvas").wait_for()
+    part(lab, "HeadGrid", "canvas").focus()
+    lab.page.keyboard.press("ArrowRight")
     assert bar(lab, "running").count() == 1
     lab.wait_cell(2)
+    part(lab, "Timeline", "canvas").wait_for()
+    lab.page.keyboard.press("ArrowRight")  # another result has come, and the keyboard is where it was
+    assert json.loads(part(lab, "Timeline").get_attribute("data-ts-focus")) == {"layer": 0, "head": 1}
     assert bar(lab, "failed").locator(".ts-run-lead").text_content() == "Failed"
     pictures(lab, "failed")

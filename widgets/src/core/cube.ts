@@ -70,7 +70,11 @@ export function decode(dtype: string, data: DataView | string[]): Values {
   if (dtype === "u8") return new Uint8Array(bytes);
   if (dtype === "f16") {
     const table = halfTable();
-    return Float32Array.from(new Uint16Array(bytes), (bits) => table[bits]);
+    const bits = new Uint16Array(bytes);
+    const values = new Float32Array(bits.length);
+    // Float32Array.from takes twenty times as long
+    for (let i = 0; i < bits.length; i++) values[i] = table[bits[i]];
+    return values;
   }
   throw new Error(`This page does not know the value type ${dtype}.`);
 }

@@ -26,6 +26,7 @@ export async function mountLive(mount: Mount, mountAny: (mount: Mount) => Promis
   };
   let latest: AbortController | undefined;
   let shown: AbortController | undefined;
+  let standing: HTMLElement | undefined;
   signal.addEventListener("abort", () => [latest, shown].forEach((run) => run?.abort()));
   /** The new dashboard is made out of sight, and takes the place of the former when it is drawn. */
   const arrange = async () => {
@@ -41,12 +42,13 @@ export async function mountLive(mount: Mount, mountAny: (mount: Mount) => Promis
       if (run === latest) throw error;
     } finally {
       if (run === latest) {
-        const putBack = keepPlaces(place);
+        const putBack = standing && keepPlaces(standing);
+        standing = box;
         shown?.abort();
         shown = run;
         box.classList.remove("ts-arriving");
         place.replaceChildren(box);
-        putBack(place);
+        putBack?.(box);
         filled = Boolean(ref);
         draw();
       } else {

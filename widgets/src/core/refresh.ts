@@ -29,7 +29,7 @@ export function keepPlace(root: HTMLElement): (again: HTMLElement) => void {
 
 /** The same for all views of a dashboard that stands elsewhere now. */
 export function keepPlaces(root: HTMLElement): (again: HTMLElement) => void {
-  const cells = (within: HTMLElement) => [...within.querySelectorAll<HTMLElement>("[data-ts-ref]")];
+  const cells = (within: HTMLElement) => [within, ...within.querySelectorAll<HTMLElement>("[data-ts-ref]")];
   const kept = new Map(cells(root).map((cell) => [cell.dataset.tsRef, keepPlace(cell)]));
   return (again) => cells(again).forEach((cell) => kept.get(cell.dataset.tsRef)?.(cell));
 }
