@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tensorscope_nb.views.focus import Focus
     from tensorscope_nb.views.head_grid import HeadGrid
     from tensorscope_nb.views.layer_bars import LayerBars
+    from tensorscope_nb.views.live import Live
     from tensorscope_nb.views.matrix import Matrix
     from tensorscope_nb.views.ranking import Ranking
     from tensorscope_nb.views.sample_table import SampleTable
@@ -30,6 +31,7 @@ __all__ = [
     "FocusBar",
     "HeadGrid",
     "LayerBars",
+    "Live",
     "Matrix",
     "Ranking",
     "SampleTable",
@@ -51,6 +53,7 @@ _HOMES = {
     "FocusBar": "base",
     "HeadGrid": "head_grid",
     "LayerBars": "layer_bars",
+    "Live": "live",
     "Matrix": "matrix",
     "Ranking": "ranking",
     "SampleTable": "sample_table",

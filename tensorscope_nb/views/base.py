@@ -15,7 +15,8 @@ from tensorscope_nb.views.runtime import STUB, runtime
 REDUCTIONS = ("mean", "max", "min", "sum", "first")
 
 
-def _references(widgets: list[anywidget.AnyWidget], _: object) -> list[str]:
+def references(widgets: list[anywidget.AnyWidget], _: object) -> list[str]:
+    """Widgets as the page finds them."""
     return [f"anywidget:{w.model_id}" for w in widgets]
 
 
@@ -106,7 +107,7 @@ class Composition(View):
     HeadGrid(score) | LayerBars(score)
     """
 
-    children: Any = t.List().tag(sync=True, to_json=_references)
+    children: Any = t.List().tag(sync=True, to_json=references)
     #: Whether the selection stands above the views.
     focus_bar = t.Bool(True).tag(sync=True)
 

@@ -11,6 +11,7 @@ import anywidget
 import numpy as np
 import traitlets as t
 
+from tensorscope_nb.views.partial import partial_words
 from tensorscope_nb.views.rules import BASES, base_name
 from tensorscope_nb.views.runtime import SILENT
 
@@ -41,9 +42,10 @@ class Cube(anywidget.AnyWidget):
     _esm = SILENT
     data = t.Dict().tag(sync=True)
 
-    def __init__(self, data: dict[str, Any], digests: dict[str, bytes]) -> None:
+    def __init__(self, data: dict[str, Any], digests: dict[str, bytes], budget: int = PATTERN_BUDGET) -> None:
         super().__init__(data=data)
         self._digests = digests
+        self._budget = budget
 
     @classmethod
     def of(cls, source: xr.Dataset | xr.DataArray, names: Iterable[str], *, budget: int = PATTERN_BUDGET) -> Cube:
@@ -51,19 +53,26 @@ class Cube(anywidget.AnyWidget):
 
         The same object for the same Dataset for as long as some view holds it and its values have not changed since.
         """
-        ds = dataset_of(source)
-        wires = {name: encode(ds, name, budget) for name in names}
-        digests = {name: _digest(wire) for name, wire in wires.items()}
-        coords = {str(name): wire for name, c in ds.coords.items() if _followed(c) and (wire := _coordinate(c)) is not None}
-        data = {"dims": {str(d): int(n) for d, n in ds.sizes.items()}, "coords": coords, "variables": wires}
+        data, digests = _packed(dataset_of(source), names, budget)
         cube = _known(source)
-        if cube is None or cube.data["coords"] != coords or any(cube._digests.get(n, d) != d for n, d in digests.items()):
-            cube = cls(data, digests)
+        if cube is None or cube._differs(data) or any(cube._digests.get(n, d) != d for n, d in digests.items()):
+            cube = cls(data, digests, budget)
             _remember(source, cube)
-        elif wires.keys() - cube._digests.keys():
+        elif digests.keys() - cube._digests.keys():
             cube._digests.update(digests)
-            cube.data = {**data, "variables": {**wires, **cube.data["variables"]}}
+            cube.data = {**data, "variables": {**data["variables"], **cube.data["variables"]}}
+        cube._budget = max(cube._budget, budget)
         return cube
+
+    def update(self, source: xr.Dataset | xr.DataArray) -> None:
+        """Hold the values of another Dataset with the same variables: every view of this Cube shows them, set as it is."""
+        data, digests = _packed(dataset_of(source), list(self._digests), self._budget)
+        if self._differs(data) or digests != self._digests:
+            self._digests = digests
+            self.data = data
+
+    def _differs(self, data: dict[str, Any]) -> bool:
+        return any(data[key] != self.data[key] for key in ("coords", "partial"))
 
     @property
     def nbytes(self) -> int:
@@ -98,6 +107,15 @@ def dataset_of(source: xr.Dataset | xr.DataArray) -> xr.Dataset:
     if isinstance(source, xr.DataArray):
         return source.to_dataset(name=source.name or "value")
     raise TypeError(f"a view shows an xarray Dataset or DataArray; {type(source).__name__} came")
+
+
+def _packed(ds: xr.Dataset, names: Iterable[str], budget: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """What travels, and a digest of each variable in it."""
+    wires = {name: encode(ds, name, budget) for name in names}
+    coords = {str(name): wire for name, c in ds.coords.items() if _followed(c) and (wire := _coordinate(c)) is not None}
+    dims = {str(d): int(n) for d, n in ds.sizes.items()}
+    data = {"dims": dims, "coords": coords, "variables": wires, "partial": partial_words(ds)}
+    return data, {name: _digest(wire) for name, wire in wires.items()}
 
 
 def encode(ds: xr.Dataset, name: str, budget: int = PATTERN_BUDGET) -> dict[str, Any]:

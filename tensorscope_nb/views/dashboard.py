@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.views.attention_pattern import AttentionPattern
 from tensorscope_nb.views.base import Composition, View
@@ -13,6 +14,9 @@ from tensorscope_nb.views.head_grid import HeadGrid
 from tensorscope_nb.views.sample_table import SampleTable, joined
 from tensorscope_nb.views.timeline import Timeline
 from tensorscope_nb.views.token_strip import TokenStrip
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 TIME = ("checkpoint", "step")
 WIDE = (Timeline, SampleTable)
@@ -28,33 +32,63 @@ def is_study(source: Any) -> bool:
 
 
 def dashboard(study: Any, *, reduce: str = "mean", focus: Focus | None = None) -> View:
-    """A view of each result, what develops over training below, and the samples at the end."""
-    from tensorscope_nb.views.dispatch import view
+    """A view of each result, what develops over training below, and the samples at the end.
 
-    names = list(study)
-    if not names:
+    ``study`` is whatever has results by name: a Study, or a dict of Datasets.
+
+    >>> import numpy as np, xarray as xr
+    >>> dashboard({"a": xr.Dataset({"score": (("layer", "head"), np.eye(2, 4))})})
+    HeadGrid(score)
+    """
+    results = {name: study[name] for name in study}
+    if not results:
         raise ValueError("this Study holds no results yet: run a recipe, study.run(ts.recipes.induction_heads)")
     focus = focus or Focus()
-    beside: list[View] = []
-    below: list[View] = []
-    for name in names:
-        ds = study[name]
-        try:
-            made = view(ds, focus=focus, reduce=reduce)
-        except ValueError:
-            continue  # scalars only: the report has them
-        (below if isinstance(made, WIDE) else beside).append(made)
-        time = next((d for d in TIME if measures(ds, [d])), None)
-        if time and not isinstance(made, Timeline):
-            below.append(Timeline(ds, x=time, reduce=reduce, focus=focus))
-    below = [v for v in below if not isinstance(v, SampleTable)]
-    beside.sort(key=lambda v: next((i for i, kind in enumerate(ORDER) if isinstance(v, kind)), len(ORDER)))
-    if any("sample" in study[name].sizes for name in names):
-        with suppress(ValueError):  # only patterns, or the like, are by sample
-            below.append(SampleTable(joined(study), reduce=reduce, focus=focus))
-    rows: list[View] = [*([Composition("beside", beside)] if len(beside) > 1 else beside), *below]
-    if not rows:
+    views = [part for ds in results.values() for part in pieces(ds, reduce=reduce, focus=focus)]
+    samples = by_sample(results)
+    made = arranged([*views, *(table(samples, reduce=reduce, focus=focus) if samples is not None else [])])
+    if made is None:
         raise ValueError(
-            f"no view fits the results of this Study ({', '.join(names)}): they are single numbers; read study[name]"
+            f"no view fits the results of this Study ({', '.join(results)}): they are single numbers; read study[name]"
         )
-    return rows[0] if len(rows) == 1 else Composition("below", rows)
+    return made
+
+
+def pieces(ds: xr.Dataset, *, reduce: str = "mean", focus: Focus) -> list[View]:
+    """The views of one result: the one that fits, and how it develops over training. What is by sample is in the table."""
+    from tensorscope_nb.views.dispatch import kind_of, view
+
+    kind = kind_of(ds)
+    time = next((d for d in TIME if measures(ds, [d])), None)
+    found: list[View] = []
+    with suppress(ValueError):  # scalars only, or too large for the page: the report has them
+        if kind is not SampleTable:
+            found.append(view(ds, reduce=reduce, focus=focus))
+        if time and kind is not Timeline:
+            found.append(Timeline(ds, x=time, reduce=reduce, focus=focus))
+    return found
+
+
+def by_sample(results: Mapping[str, xr.Dataset]) -> xr.Dataset | None:
+    """What the results say of single samples, in one Dataset; None where they say nothing, or only patterns and the like."""
+    try:
+        return joined(results)
+    except ValueError:
+        return None
+
+
+def table(samples: xr.Dataset, *, reduce: str = "mean", focus: Focus) -> list[View]:
+    """The table of the samples, where one fits."""
+    with suppress(ValueError):
+        return [SampleTable(samples, reduce=reduce, focus=focus)]
+    return []
+
+
+def arranged(views: Iterable[View]) -> View | None:
+    """Views beside each other, the wide ones below; None where there are none."""
+    views = list(views)
+    beside = [v for v in views if not isinstance(v, WIDE)]
+    beside.sort(key=lambda v: next((i for i, kind in enumerate(ORDER) if isinstance(v, kind)), len(ORDER)))
+    below = [v for v in views if isinstance(v, WIDE)]
+    rows: list[View] = [*([Composition("beside", beside)] if len(beside) > 1 else beside), *below]
+    return Composition("below", rows) if len(rows) > 1 else next(iter(rows), None)

@@ -92,6 +92,12 @@ def view(
 Fit = tuple[type[Any], dict[str, Any]]
 
 
+def kind_of(data: xr.Dataset) -> type[View] | None:
+    """The kind of view that ``view(data)`` is; None where none fits."""
+    fit = _fitting(data, None, None, None)
+    return fit and fit[0]
+
+
 def _fitting(data: xr.Dataset, variable: str | None, x: str | None, y: str | None) -> Fit | None:
     """The kind of view, and the options that it needs; the first that fits."""
     axes = {axis for axis in (x, y) if axis is not None}

@@ -12,7 +12,7 @@ from typing import Any
 
 import anywidget
 
-from tensorscope_nb.views.base import Composition, View
+from tensorscope_nb.views.base import View
 from tensorscope_nb.views.runtime import bundle
 
 # Only inline code, and the bundle as a blob: the file cannot reach out, whatever a token says.
@@ -81,6 +81,8 @@ def export_html(view: View, path: str | os.PathLike[str], *, title: str | None =
     """
     if not isinstance(view, View):
         raise TypeError(f"export_html writes a view, such as ts.view(dataset); {type(view).__name__} came")
+    if not view.parts:
+        raise ValueError("there are no results in this view yet: let it run first, then export it")
     models: dict[str, Any] = {}
     _collect(view, models)
     state = json.dumps({"root": _reference(view), "models": models}, separators=(",", ":"), allow_nan=False)
@@ -102,10 +104,11 @@ def _collect(widget: anywidget.AnyWidget, models: dict[str, Any]) -> None:
     """The widget and all that it refers to. The Runtime stays behind: the page has the bundle itself."""
     if _reference(widget) in models:
         return
-    kept = {"kind", "focus_model", "cube", "variable", "options", "settings", "children", "focus_bar", "cursor", "places", "data"}
+    kept = {"kind", "focus_model", "cube", "variable", "options", "settings", "children", "focus_bar", "status"}
+    kept |= {"cursor", "places", "data"}
     models[_reference(widget)] = {name: _jsonable(value) for name, value in widget.get_state().items() if name in kept}
     if isinstance(widget, View):
-        linked = [widget.focus_model, widget.cube, *(widget.children if isinstance(widget, Composition) else [])]
+        linked = [widget.focus_model, widget.cube, *getattr(widget, "children", [])]
         for other in linked:
             if other is not None:
                 _collect(other, models)

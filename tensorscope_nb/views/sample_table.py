@@ -9,6 +9,7 @@ from tensorscope_nb.views.base import View
 from tensorscope_nb.views.cube import Cube, dataset_of
 from tensorscope_nb.views.fields import came, companions, dims_of, is_companion, travelling
 from tensorscope_nb.views.focus import Focus
+from tensorscope_nb.views.partial import least_complete
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -85,6 +86,7 @@ def joined(study: Any, by: str = "sample") -> xr.Dataset:
 
     found: dict[str, Any] = {}
     texts: dict[str, Any] = {}
+    sources: list[xr.Dataset] = []
     for recipe in study:
         ds = study[recipe]
         if by not in ds.sizes:
@@ -93,8 +95,10 @@ def joined(study: Any, by: str = "sample") -> xr.Dataset:
         for name, variable in ds.data_vars.items():
             if by in variable.dims and set(map(str, variable.dims)) <= {by, *SLICED}:
                 found[str(name) if name not in found else f"{recipe}_{name}"] = variable.drop_vars(TEXTS, errors="ignore")
+                sources.append(ds)
     if not found:
         raise ValueError(f"no result of this Study has a variable by {by}: run its recipes with per_sample=True")
     data = xr.Dataset(dict(xr.merge([v.rename(n) for n, v in found.items()], join="outer", compat="override")))
+    data.attrs = least_complete(sources)
     # results may be of different samples: those of one have no text in another
     return data.assign_coords({n: t.reset_coords(drop=True).reindex({by: data[by]}, fill_value="") for n, t in texts.items()})

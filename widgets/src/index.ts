@@ -1,6 +1,7 @@
 // The bundle. The Runtime widget carries it once; each view's stub asks it to render its kind.
 import { mountComposition } from "./core/compose";
 import { mountFocusBar } from "./core/focusbar";
+import { mountLive } from "./core/live";
 import type { Kind } from "./core/stage";
 import style from "./core/style.css";
 import type { Mount } from "./core/types";
@@ -34,6 +35,7 @@ async function render(mount: Mount): Promise<void> {
   wearStyle();
   const kind = mount.model.get("kind") as string;
   if (kind === "Composition") return mountComposition(mount, render, basisOf);
+  if (kind === "Live") return mountLive(mount, render);
   if (kind === "FocusBar") return mountFocusBar(mount);
   const view = KINDS[kind];
   if (!view) throw new Error(`This front end has no view called ${kind}; it has ${Object.keys(KINDS).join(", ")}.`);

@@ -1,6 +1,6 @@
 // Views beside and below each other. Each is mounted as it is: the Focus that they share is in their models.
 import { h } from "./dom";
-import { openFocus } from "./focus";
+import { mirrorFocus } from "./focus";
 import { mountFocusBar } from "./focusbar";
 import type { Host, Model, Mount } from "./types";
 
@@ -12,21 +12,15 @@ export async function mountComposition(mount: Mount, mountAny: (mount: Mount) =>
   const root = h("div", { class: "ts-root", "data-ts-view": "Composition" }, bar, row);
   el.append(root);
   signal.addEventListener("abort", () => root.remove());
-  const children = await Promise.all((model.get("children") as string[]).map((ref) => host.getModel(ref)));
-  const cells = children.map((child) => {
-    const cell = h("div", { class: "ts-cell" });
+  const refs = model.get("children") as string[];
+  const children = await Promise.all(refs.map((ref) => host.getModel(ref)));
+  const cells = children.map((child, i) => {
+    const cell = h("div", { class: "ts-cell", "data-ts-ref": refs[i] });
     void basis(child, host, basisOf).then((width) => cell.style.setProperty("--ts-basis", `${width}px`));
     return cell;
   });
   row.append(...cells);
-  const follow = async () => {
-    const focus = await openFocus(host, model.get("focus_model"));
-    const mirror = () => (root.dataset.tsFocus = JSON.stringify(focus.cursor));
-    focus.subscribe(mirror, signal);
-    mirror();
-  };
-  model.on("change:focus_model", () => void follow());
-  await follow();
+  await mirrorFocus(root, model, host, signal);
   // the bar comes last: it lists the places that the views know
   await Promise.all(children.map((child, i) => mountAny({ model: child, el: cells[i], host, signal, nested: true })));
   let shown: AbortController | undefined;
@@ -43,7 +37,8 @@ export async function mountComposition(mount: Mount, mountAny: (mount: Mount) =>
 
 /** A comfortable width: views beside each other add up, below each other the widest counts. */
 async function basis(model: Model, host: Host, basisOf: (kind: string) => number): Promise<number> {
-  if (model.get("kind") !== "Composition") return basisOf(model.get("kind"));
-  const children = await Promise.all((model.get("children") as string[]).map(async (ref) => basis(await host.getModel(ref), host, basisOf)));
+  const refs = (model.get("children") ?? []) as string[];
+  if (!refs.length) return basisOf(model.get("kind"));
+  const children = await Promise.all(refs.map(async (ref) => basis(await host.getModel(ref), host, basisOf)));
   return model.get("options").arrange === "beside" ? children.reduce((a, b) => a + b, 0) : Math.max(...children);
 }

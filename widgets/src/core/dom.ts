@@ -47,6 +47,7 @@ const PATHS: Record<string, string> = {
   undo: "M6 3 2.5 6.5 6 10M3 6.5h6.5a3.5 3.5 0 0 1 0 7H7",
   redo: "M10 3l3.5 3.5L10 10M13 6.5H6.5a3.5 3.5 0 0 0 0 7H9",
   close: "M4 4l8 8M12 4l-8 8",
+  stop: "M3.5 3.5h9v9h-9z",
   picture: "M8 2v8M4.5 7 8 10.5 11.5 7M3 13.5h10",
 };
 
@@ -56,23 +57,51 @@ export function iconButton(icon: string, label: string, onClick: () => void): HT
   return button;
 }
 
-export function setIcon(button: HTMLButtonElement, icon: string, label: string): void {
-  if (button.dataset.icon === icon) return;
-  button.dataset.icon = icon;
+const FILLED = ["play", "pause", "stop"];
+
+export function iconOf(icon: string): SVGElement {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 16 16");
-  svg.setAttribute("class", icon === "play" || icon === "pause" ? "ts-fill" : "ts-stroke");
+  svg.setAttribute("class", FILLED.includes(icon) ? "ts-fill" : "ts-stroke");
   svg.setAttribute("aria-hidden", "true");
   const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
   path.setAttribute("d", PATHS[icon]);
   svg.append(path);
-  button.replaceChildren(svg);
+  return svg;
+}
+
+export function setIcon(button: HTMLButtonElement, icon: string, label: string): void {
+  if (button.dataset.icon === icon) return;
+  button.dataset.icon = icon;
+  button.replaceChildren(iconOf(icon));
   button.setAttribute("aria-label", label);
   button.title = label;
 }
 
 export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
+}
+
+/**
+ * Make an element look like another, and keep the elements that it has: where values change many times a second, a click
+ * must end on the element that it began on.
+ */
+export function become(here: Element, made: Element): void {
+  for (const { name } of [...here.attributes]) if (!made.hasAttribute(name)) here.removeAttribute(name);
+  for (const { name, value } of made.attributes) if (here.getAttribute(name) !== value) here.setAttribute(name, value);
+  fill(here, [...made.childNodes]);
+}
+
+/** Give an element these children, by making those that it has become them. */
+export function fill(here: Element, made: Node[]): void {
+  made.forEach((node, i) => {
+    const old = here.childNodes[i];
+    if (old instanceof Element && node instanceof Element && old.tagName === node.tagName) become(old, node);
+    else if (old instanceof Text && node instanceof Text) old.data = node.data;
+    else if (old) old.replaceWith(node);
+    else here.append(node);
+  });
+  while (here.childNodes.length > made.length) here.lastChild!.remove();
 }
 
 /** A button with words on it; `pressed` makes it a switch. */

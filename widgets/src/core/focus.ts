@@ -115,6 +115,14 @@ export class Focus {
     this.notify("cursor");
   }
 
+  /** What a view has along a dimension. It grows while results are still coming. */
+  learn(dim: string, values: Value[]): void {
+    const known = this.along.get(dim);
+    if (known && (known.length >= values.length || !containing(values, known))) return;
+    this.along.set(dim, values);
+    if (known) this.notify("cursor");
+  }
+
   point(place: Cursor): void {
     if (same(place, this.hover)) return;
     this.hover = place;
@@ -148,6 +156,11 @@ export class Focus {
   }
 }
 
+function containing(values: Value[], known: Value[]): boolean {
+  const there = new Set(values);
+  return known.every((v) => there.has(v));
+}
+
 const open = new Map<string, Focus>();
 
 /** The Focus behind a reference: the same object for every view on the page. */
@@ -160,4 +173,17 @@ export async function openFocus(host: Host, ref: string): Promise<Focus> {
   }
   focus.attach(model);
   return focus;
+}
+
+/** Keep the Focus of a model on an element of the page, as JSON, for as long as the signal lets it. */
+export async function mirrorFocus(root: HTMLElement, model: Model, host: Host, signal: AbortSignal): Promise<void> {
+  const follow = async () => {
+    if (signal.aborted) return;
+    const focus = await openFocus(host, model.get("focus_model"));
+    const mirror = () => (root.dataset.tsFocus = JSON.stringify(focus.cursor));
+    focus.subscribe(mirror, signal);
+    mirror();
+  };
+  model.on("change:focus_model", () => void follow());
+  await follow();
 }

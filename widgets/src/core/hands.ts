@@ -24,7 +24,7 @@ export function hands<T>(stage: Stage, given: Hands<T>): { pick(item: T, add: bo
   let last: T | null = null;
   const hover = (item: T | null, x = 0, y = 0) => {
     focus.point(item === null ? {} : about(stage.cube, given.place(item)));
-    stage.tip(item === null ? [] : given.describe(item), { element, x, y });
+    stage.tip(item === null ? null : () => given.describe(item), { element, x, y });
     element.style.cursor = item === null ? "default" : "pointer";
   };
   const pick = (item: T, add: boolean) => {

@@ -31,8 +31,15 @@ export interface Stage {
   change(name: string, value: unknown): void;
   /** For those who listen instead of look. */
   say(text: string): void;
-  /** A tooltip near a place of an element; no lines hide it. */
-  tip(lines: string[], near?: { element: HTMLElement; x: number; y: number }): void;
+  /** A tooltip near a place of an element, or none; its lines are asked for again when there are other values. */
+  tip(lines: (() => string[]) | null, near?: Near): void;
+}
+
+/** A place in an element, in CSS pixels. */
+export interface Near {
+  element: HTMLElement;
+  x: number;
+  y: number;
 }
 
 export interface Drawn {
@@ -49,15 +56,17 @@ export interface Kind {
 
 export type Titles = Pick<Stage, "title" | "subtitle" | "tools" | "body">;
 
-export function header(...actions: HTMLElement[]): { head: HTMLElement } & Omit<Titles, "body"> {
+export function header(...actions: HTMLElement[]): { head: HTMLElement; partial: HTMLElement } & Omit<Titles, "body"> {
   const title = h("div", { class: "ts-title" });
+  const partial = h("div", { class: "ts-partial", title: "computed from a part of what there is: these values will change", hidden: true });
   const subtitle = h("div", { class: "ts-sub" });
   const tools = h("div", { class: "ts-tools" });
   const right = h("div", { class: "ts-tools" }, tools, ...actions);
-  return { head: h("div", { class: "ts-head" }, h("div", { class: "ts-titles" }, title, subtitle), right), title, subtitle, tools };
+  const titles = h("div", { class: "ts-titles" }, h("div", { class: "ts-named" }, title, partial), subtitle);
+  return { head: h("div", { class: "ts-head" }, titles, right), title, partial, subtitle, tools };
 }
 
-export function frame(kind: string, ...actions: HTMLElement[]): { root: HTMLElement; live: HTMLElement; tip: HTMLElement } & Titles {
+export function frame(kind: string, ...actions: HTMLElement[]): { root: HTMLElement; live: HTMLElement; tip: HTMLElement; partial: HTMLElement } & Titles {
   const { head, ...titles } = header(...actions);
   const body = h("div", { class: "ts-body" });
   const tip = h("div", { class: "ts-tip", role: "presentation", hidden: true });
@@ -67,7 +76,7 @@ export function frame(kind: string, ...actions: HTMLElement[]): { root: HTMLElem
 }
 
 /** Lines near a place of an element; none hide it. */
-export function showTip(root: HTMLElement, tip: HTMLElement, lines: string[], near?: { element: HTMLElement; x: number; y: number }): void {
+export function showTip(root: HTMLElement, tip: HTMLElement, lines: string[], near?: Near): void {
   tip.hidden = !lines.length;
   if (!lines.length || !near) return;
   tip.replaceChildren(...lines.map((line) => h("div", {}, line)));

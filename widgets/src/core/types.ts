@@ -4,6 +4,9 @@ export interface Model {
   set(name: string, value: unknown): void;
   save_changes(): void;
   on(name: string, callback: () => void): void;
+  /** A message to the kernel; a file without one has no such thing. */
+  send?(content: unknown): void;
+  widget_manager?: { get_model(id: string): Promise<{ comm_live?: boolean }> };
 }
 
 export interface Host {

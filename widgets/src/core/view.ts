@@ -1,10 +1,11 @@
 // Mounts a view into the page, and draws it again whenever what it shows has changed.
 import { compareTools, type Comparison, isComparison, panelsOf, type PanelPlace } from "./compare";
-import { labels, openCube, type WireCube } from "./cube";
+import { labels, openCube, ownCube, takeOver, type WireCube } from "./cube";
 import { h, iconButton, setText } from "./dom";
 import { openFocus } from "./focus";
 import { type Companions, measure } from "./measure";
 import { savePicture } from "./picture";
+import { keepPlace, onData } from "./refresh";
 import { type Drawn, frame, header, type Kind, showTip, type Stage, type Titles } from "./stage";
 import { onThemeChange, readTheme } from "./theme";
 import type { Mount } from "./types";
@@ -18,24 +19,32 @@ export async function mountView(name: string, kind: Kind, { model, el, host, sig
   root.addEventListener("mousedown", (e) => e.shiftKey && e.stopPropagation());
   el.append(root);
   signal.addEventListener("abort", () => root.remove());
+  let broken = false;
   const complain = (error: unknown) => {
+    broken = true;
     const text = error instanceof Error ? error.message : String(error);
     body.replaceChildren(h("div", { class: "ts-error", role: "alert" }, `This view cannot be drawn: ${text}`));
   };
   const cubeModel = await host.getModel(model.get("cube"));
   let run: AbortController | undefined;
+  let draw = () => {};
+  /** Show the values that there are now, in the elements that there are. */
+  let refresh = () => false;
 
   const start = async () => {
+    if (signal.aborted) return;
     run?.abort();
     run = new AbortController();
     const inner = run.signal;
     try {
       const focus = await openFocus(host, model.get("focus_model"));
       if (inner.aborted) return;
+      const putBack = keepPlace(root);
+      broken = false;
       parts.tools.replaceChildren();
       body.replaceChildren();
-      const cube = openCube(cubeModel.get("data") as WireCube);
-      for (const dim of Object.keys(cube.dims)) if (!focus.along.has(dim)) focus.along.set(dim, labels(cube, dim));
+      const cube = ownCube(openCube(cubeModel.get("data") as WireCube));
+      for (const dim of Object.keys(cube.dims)) focus.learn(dim, labels(cube, dim));
       const options = model.get("options") ?? {};
       const settings = (): Record<string, unknown> => model.get("settings") ?? {};
       const change = (key: string, value: unknown) => {
@@ -53,6 +62,7 @@ export async function mountView(name: string, kind: Kind, { model, el, host, sig
         return widths.get(element)!;
       };
 
+      let retell = () => {};
       let pictures: AbortController | undefined;
       inner.addEventListener("abort", () => pictures?.abort());
       const staged = (place: PanelPlace | null, titles: Titles): Stage => {
@@ -70,7 +80,10 @@ export async function mountView(name: string, kind: Kind, { model, el, host, sig
           }),
           setting: <T>(key: string, otherwise: T) => (settings()[key] as T | undefined) ?? otherwise,
           say: (text) => setText(live, text),
-          tip: (lines, near) => showTip(root, tip, lines, near),
+          tip(lines, near) {
+            retell = () => showTip(root, tip, lines?.() ?? [], near);
+            retell();
+          },
         };
       };
 
@@ -90,11 +103,13 @@ export async function mountView(name: string, kind: Kind, { model, el, host, sig
         }
         drawn = sideBySide(kind, compared, parts, compareTools(cube, compared, (next) => change("compare", next)), staged);
       };
-      const draw = () => {
+      draw = () => {
         if (inner.aborted) return;
         root.dataset.tsFocus = JSON.stringify(focus.cursor);
         try {
           if (built !== JSON.stringify(comparison())) build();
+          setText(parts.partial, cube.partial);
+          parts.partial.hidden = !cube.partial;
           for (const each of drawn) each.draw();
           root.setAttribute("aria-label", parts.title.textContent || name);
         } catch (error) {
@@ -102,8 +117,14 @@ export async function mountView(name: string, kind: Kind, { model, el, host, sig
           throw error;
         }
       };
+      refresh = () => {
+        if (broken || !takeOver(cube, openCube(cubeModel.get("data") as WireCube))) return false;
+        draw();
+        retell();
+        return true;
+      };
       build();
-      focus.subscribe(draw, inner);
+      focus.subscribe(() => draw(), inner);
       onThemeChange(() => {
         theme = readTheme(root);
         draw();
@@ -112,8 +133,8 @@ export async function mountView(name: string, kind: Kind, { model, el, host, sig
         widths.clear();
         draw();
       }, inner);
-      for (const trait of ["variable", "settings"]) model.on(`change:${trait}`, draw);
       draw();
+      putBack(root);
     } catch (error) {
       complain(error);
       throw error;
@@ -122,7 +143,8 @@ export async function mountView(name: string, kind: Kind, { model, el, host, sig
 
   signal.addEventListener("abort", () => run?.abort());
   for (const trait of ["focus_model", "options"]) model.on(`change:${trait}`, () => void start());
-  cubeModel.on("change:data", () => void start());
+  for (const trait of ["variable", "settings"]) model.on(`change:${trait}`, () => draw());
+  onData(cubeModel, () => refresh() || void start(), signal);
   await start();
 }
 

@@ -18,8 +18,9 @@ const MOST = 8;
 
 export const attentionPattern: Kind = (stage: Stage) => {
   const { cube, focus, model, options } = stage;
-  const variable = cube.variables[model.get("variable") as string];
-  const hasSample = variable.dims.includes("sample");
+  const shown = () => cube.variables[model.get("variable") as string];
+  const { dims } = shown();
+  const hasSample = dims.includes("sample");
   const samples = hasSample ? labels(cube, "sample") : [];
   const positions = labels(cube, "query");
   let over: { query: number; key: number } | null = null;
@@ -45,7 +46,7 @@ export const attentionPattern: Kind = (stage: Stage) => {
 
   /** The selection, or what the pointer is on in another view while no more than one head is selected. */
   const place = (): { cursor: Cursor; preview: boolean; chosen: boolean } => {
-    const facets = ["layer", "head"].filter((d) => variable.dims.includes(d));
+    const facets = ["layer", "head"].filter((d) => dims.includes(d));
     const chosen = facets.every((d) => indicesAt(cube, d, focus.cursor));
     const many = facets.some((d) => (indicesAt(cube, d, focus.cursor)?.length ?? 0) > 1);
     const hovered = facets.length > 0 && facets.every((d) => d in focus.hover);
@@ -112,6 +113,7 @@ export const attentionPattern: Kind = (stage: Stage) => {
   const drawn = {
     draw() {
       const { cursor, preview, chosen } = place();
+      const variable = shown();
       const { facets, total, notes } = panelsAt(cube, variable, cursor, MOST, focus.places);
       panels = facets.map((f) => readPanel(cube, variable, f.cursor, f.words));
       const n = Math.max(1, ...panels.map((p) => extentOf(p.values, p.size)));

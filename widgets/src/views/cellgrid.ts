@@ -27,7 +27,7 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
   stage.body.append(canvas.element, key);
   const [rows, columns] = [labels(cube, rowDim), labels(cube, columnDim)];
   const [rowLabels, columnLabels] = [rows.map(String), columns.map(String)];
-  const marks = (options.marks ?? []).map((name: string) => cube.variables[name]).filter(Boolean) as Variable[];
+  const marks = () => (options.marks ?? []).map((name: string) => cube.variables[name]).filter(Boolean) as Variable[];
   const noun = (dim: string) => dim.replaceAll("_", " ");
   let shape: GridShape;
   let reading: Reading;
@@ -35,7 +35,7 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
 
   const marked = (mark: Variable) => slice(cube, mark, axes, stage.cursor(), "max").values;
   /** The flags that are about the variable that is shown, where its values are shown and not their difference. */
-  const ringing = () => (reading.difference ? [] : marks.filter((m) => !m.words.marks || m.words.marks === reading.variable.name));
+  const ringing = () => (reading.difference ? [] : marks().filter((m) => !m.words.marks || m.words.marks === reading.variable.name));
   const markWords = (m: Variable) => (m.words.rule ? `${m.longName}: ${m.words.rule}` : m.longName);
   const indexOf = ([row, column]: Place) => row * columns.length + column;
   const lines = (place: Place): string[] => [

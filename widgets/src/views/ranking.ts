@@ -1,7 +1,7 @@
 // Ranking: the entries of a variable that stand out, in order, each with its coordinates, sign and interval.
 import { variableChoice } from "../core/choose";
 import { labels, type Variable } from "../core/cube";
-import { h, KEEP_KEYS, picker, setText, visibleToken } from "../core/dom";
+import { fill, h, KEEP_KEYS, picker, setText, visibleToken } from "../core/dom";
 import { showMarks, sentence, statusMarks, withUnits } from "../core/legend";
 import { describe, type Reading } from "../core/measure";
 import { chosen } from "../core/places";
@@ -55,11 +55,11 @@ export const ranking: Kind = (stage: Stage) => {
     focus.point(row >= 0 ? about(cube, placeOf(row)) : {});
     const at = (e.target as HTMLElement).closest("tr")?.getBoundingClientRect();
     const box = table.getBoundingClientRect();
-    stage.tip(row >= 0 ? words(row) : [], at && { element: table, x: e.clientX - box.left, y: at.bottom - box.top - 6 });
+    stage.tip(row >= 0 ? () => (rows[row] ? words(row) : []) : null, at && { element: table, x: e.clientX - box.left, y: at.bottom - box.top - 6 });
   });
   table.addEventListener("pointerleave", () => {
     focus.point({});
-    stage.tip([]);
+    stage.tip(null);
   });
   table.addEventListener("click", (e) => {
     const row = rowOf(e);
@@ -142,7 +142,7 @@ export const ranking: Kind = (stage: Stage) => {
         ...axes.map((d, i) => h("td", { title: String(labels(cube, d)[at[i]]) }, h("bdi", {}, visibleText(String(labels(cube, d)[at[i]]))))),
         ...texts.map((t) => h("td", { title: t }, h("bdi", {}, t))), h("td", { class: "ts-number" }, numberText(v)), h("td", { class: "ts-wide" }, track));
     });
-    table.replaceChildren(h("thead", {}, head), h("tbody", {}, ...body));
+    fill(table, [h("thead", {}, head), h("tbody", {}, ...body)]);
     table.setAttribute("aria-label", `${variable.longName}, ranked; up and down move, Shift adds, Escape clears`);
     const marks = statusMarks(reading).filter((m) => m.look !== "void");
     showMarks(key, low && high ? [{ look: "whisker", text: "interval" }, ...marks] : marks, 0);

@@ -1,7 +1,7 @@
 // SampleTable: one row per sample. Only the rows in sight are in the page, so a hundred thousand scroll.
 import { colourScale, css } from "../core/colour";
 import { labels, type Variable } from "../core/cube";
-import { h, KEEP_KEYS, setText, shortened, visibleToken } from "../core/dom";
+import { become, fill, h, KEEP_KEYS, setText, shortened, visibleToken } from "../core/dom";
 import { stepped } from "../core/hands";
 import { sentence, withUnits } from "../core/legend";
 import { toggled } from "../core/places";
@@ -32,7 +32,7 @@ export const sampleTable: Kind = (stage: Stage) => {
   const head = h("tr");
   const above = h("tr", { "aria-hidden": "true", class: "ts-space-row" });
   const below = h("tr", { "aria-hidden": "true", class: "ts-space-row" });
-  const body = h("tbody");
+  const body = h("tbody", {}, above, below);
   const table = h("table", { ...KEEP_KEYS, class: "ts-table", role: "grid", tabindex: 0, "aria-rowcount": ids.length + 1 }, h("thead", {}, head), body);
   const scroller = h("div", { class: "ts-scroll ts-rows" }, table);
   scroller.style.maxHeight = `${HEIGHT}px`;
@@ -139,7 +139,9 @@ export const sampleTable: Kind = (stage: Stage) => {
       above.style.height = `${from * LINE}px`;
       below.style.height = `${(order.length - to) * LINE}px`;
       const made = order.slice(from, to).map((row, i) => h("tr", { "data-row": row, "aria-rowindex": from + i + 2 }, ...columns.map((c) => cellOf(c, row))));
-      body.replaceChildren(above, ...made, below);
+      const there = [...body.querySelectorAll<HTMLElement>("[data-row]")];
+      made.forEach((tr, i) => (there[i] ? become(there[i], tr) : below.before(tr)));
+      there.slice(made.length).forEach((tr) => tr.remove());
     }
     for (const tr of body.querySelectorAll<HTMLElement>("[data-row]")) {
       const row = Number(tr.dataset.row);
@@ -161,7 +163,7 @@ export const sampleTable: Kind = (stage: Stage) => {
         order = now && by ? sorted(ids.length, by.text ?? ((row) => by.reading!.values[row]), now.descending) : [...ids.keys()];
         where = null;
         shown = "";
-        head.replaceChildren(...columns.map((c) => {
+        fill(head, columns.map((c) => {
           const on = now?.column === c.name;
           const arrow = on ? (now!.descending ? " ↓" : " ↑") : "";
           const button = h("button", { ...KEEP_KEYS, type: "button", class: "ts-sort", title: `sort by ${c.title}${c.hint ? ` (${c.hint})` : ""}`, onclick: () => sortBy(c.name) }, `${c.reading ? withUnits(c.title, c.reading.variable.units) : c.title}${arrow}`);

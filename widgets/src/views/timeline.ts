@@ -65,7 +65,9 @@ export const timeline: Kind = (stage: Stage) => {
     canvas.element.style.cursor = over ? "pointer" : nearX(e.offsetX) ? "ew-resize" : "default";
     focus.point(over ? Object.fromEntries(over.place) : {});
     const i = time.index(e.offsetX);
-    stage.tip(over ? [sentence(name(over)), `${x} ${steps[i]}: ${numberText(over.values[i])}`, ...intervalOf(over, i)] : [], { element: canvas.element, x: e.offsetX, y: e.offsetY });
+    const k = over ? lines.indexOf(over) : -1;
+    const words = () => [sentence(name(lines[k])), `${x} ${steps[i]}: ${numberText(lines[k].values[i])}`, ...intervalOf(lines[k], i)];
+    stage.tip(k < 0 ? null : words, { element: canvas.element, x: e.offsetX, y: e.offsetY });
   };
   const intervalOf = (line: Line, i: number) => (line.low && line.high ? [`interval ${numberText(line.low[i])} to ${numberText(line.high[i])}`] : []);
 
@@ -81,7 +83,7 @@ export const timeline: Kind = (stage: Stage) => {
     if (!dragging) return hover(e);
     if (Math.abs(e.offsetX - dragging.x) > 3) dragging.moved = true;
     if (dragging.moved) {
-      stage.tip([]);
+      stage.tip(null);
       go(time.index(e.offsetX));
     }
   });
@@ -97,7 +99,7 @@ export const timeline: Kind = (stage: Stage) => {
     if (dragging) return;
     over = null;
     focus.point({});
-    stage.tip([]);
+    stage.tip(null);
   });
   canvas.element.addEventListener("keydown", (e) => {
     const to: Record<string, number> = { ArrowLeft: current() - 1, ArrowDown: current() - 1, ArrowRight: current() + 1, ArrowUp: current() + 1, Home: 0, End: steps.length - 1 };

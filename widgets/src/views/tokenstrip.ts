@@ -45,11 +45,11 @@ export const tokenStrip: Kind = (stage: Stage) => {
     focus.point(i === null ? {} : place(i));
     const box = strip.getBoundingClientRect();
     const at = i === null ? null : (e.target as HTMLElement).getBoundingClientRect();
-    stage.tip(i === null ? [] : words(i), at ? { element: strip, x: at.left - box.left, y: at.bottom - box.top } : undefined);
+    stage.tip(i === null ? null : () => words(i), at ? { element: strip, x: at.left - box.left, y: at.bottom - box.top } : undefined);
   });
   strip.addEventListener("pointerleave", () => {
     focus.point({});
-    stage.tip([]);
+    stage.tip(null);
   });
   strip.addEventListener("click", (e) => {
     const i = index(e);
