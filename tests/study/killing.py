@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from tensorscope_nb.study.report import write_report
 from tensorscope_nb.study.saving import LOCK
 from tensorscope_nb.study.store import load_results, save_results
 
@@ -77,24 +78,32 @@ def save_again_and_again(folder: Path, mark: int, times: int) -> None:
         save_results(results(mark), folder)
 
 
-def _told(prepare: Callable[..., None], arguments: tuple, folder: Path, talk: Connection) -> None:
+def _told(prepare: Callable[..., None], arguments: tuple, write: Callable[..., Any], path: Path, talk: Connection) -> None:
     prepare(*arguments)
     try:
-        save_results(results(2, size=20_000), folder)
-        talk.send(("saved", ""))
+        write(results(2, size=20_000), path)
+        talk.send(("written", ""))
     except Exception as error:
         talk.send((type(error).__name__, str(error)))
 
 
-def failing_save(folder: Path, prepare: Callable[..., None], *arguments: Any) -> tuple[str, str, int]:
-    """The error of a save of two large results after ``prepare``, its text, and how the process ended."""
+def _failing(write: Callable[..., Any], path: Path, prepare: Callable[..., None], arguments: tuple) -> tuple[str, str, int]:
     talk, theirs = processes.Pipe()
-    process = processes.Process(target=_told, args=(prepare, arguments, folder, theirs))
+    process = processes.Process(target=_told, args=(prepare, arguments, write, path, theirs))
     process.start()
     theirs.close()
     kind, text = talk.recv()
     process.join()
     return kind, text, process.exitcode
+
+
+def failing_save(folder: Path, prepare: Callable[..., None], *arguments: Any) -> tuple[str, str, int]:
+    """The error of a save of two large results after ``prepare``, its text, and how the process ended."""
+    return _failing(save_results, folder, prepare, arguments)
+
+
+def failing_report(path: Path, prepare: Callable[..., None], *arguments: Any) -> tuple[str, str, int]:
+    return _failing(write_report, path, prepare, arguments)
 
 
 def limit_files(most: int) -> None:

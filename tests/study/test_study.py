@@ -95,22 +95,6 @@ def test_contributions_are_the_squares_of_per_sample_gradients_by_exact_task_nam
         found["mat"]
 
 
-def test_reports_hold_the_numbers(tmp_path):
-    import json
-
-    study = ts.Study(ts.Scope(random_gpt2()), IDS[:1]).run(ts.recipes.ablation)
-    text = study.report(tmp_path / "report.md").read_text()
-    value = study["ablation"]["loss_increase"].values
-    assert (
-        f"| `loss_increase` | layer, head | nats per token | {value.mean():.4g} | {value.min():.4g} | {value.max():.4g} |" in text
-    )
-    stored = json.loads(study.report(tmp_path / "report.json").read_text())["ablation"]
-    assert np.allclose(stored["data"]["data_vars"]["loss_increase"]["data"], value)
-    assert stored["data"]["data_vars"]["ci_low"]["data"][0][0] is None and stored["metadata"]["n_used"] == 1
-    with pytest.raises(ValueError, match=r"let it end in \.md or \.json"):
-        study.report(tmp_path / "report.pdf")
-
-
 def test_joined_results_say_what_each_member_was(tmp_path):
     import json
 
