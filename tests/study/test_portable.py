@@ -64,7 +64,7 @@ def check(result: xr.Dataset) -> xr.Dataset:
     return again
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(datasets())
 def test_any_result_opens_as_it_was(result):
     check(result)
