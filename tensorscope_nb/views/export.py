@@ -34,6 +34,7 @@ h1 {{ font: 600 18px/1.4 system-ui, sans-serif; margin: 0 6px 16px; }}
 </head>
 <body>
 {heading}<main id="view"></main>
+{below}
 <noscript>This page draws its views with JavaScript, which is switched off.</noscript>
 <script type="application/json" id="state">{state}</script>
 <script type="text/plain" id="bundle">{bundle}</script>
@@ -69,8 +70,10 @@ import(URL.createObjectURL(code)).then((module) => module.default.initialize().r
 """
 
 
-def export_html(view: View, path: str | os.PathLike[str], *, title: str | None = None) -> Path:
+def export_html(view: View, path: str | os.PathLike[str], *, title: str | None = None, below: str = "") -> Path:
     """Write ``view`` to one HTML file, as it is now: the same Focus, linked, with everything inside.
+
+    ``below`` is HTML that stands under the view, as it is: escape the texts in it.
 
     >>> import numpy as np, tempfile, xarray as xr
     >>> from tensorscope_nb.views import HeadGrid
@@ -94,6 +97,7 @@ def export_html(view: View, path: str | os.PathLike[str], *, title: str | None =
         state=state.replace("<", "\\u003c"),
         bundle=bundle().replace("</", "<\\/"),
         host=HOST,
+        below=below,
     )
     target = Path(path)
     target.write_text(page, encoding="utf-8")

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-import xarray as xr
 from tiny_models import random_gpt2
 
 import tensorscope_nb as ts
@@ -82,39 +81,6 @@ def test_frame_joins_what_lives_at_the_same_places():
         study.frame("query")
 
 
-def test_saved_results_open_as_they_were(tmp_path):
-    scope = ts.load("tiny")
-    samples = ts.Samples.tokens(torch.tensor([[5, 0, 7, 9]]), pieces=[("a\0b", "/", "<b>", "é\n")], texts=["NUL \0 and / and ☃"])
-    study = ts.Study(scope, samples).run(ts.recipes.attention_patterns, ts.recipes.induction_heads.using(n_sequences=2))
-    folder = study.save(tmp_path / "study")
-    again = ts.Study.open(folder)
-    assert list(again) == list(study)
-    for name in study:
-        xr.testing.assert_identical(again[name], study[name])
-        assert again[name]["layer"].dtype == study[name]["layer"].dtype
-    with pytest.raises(ValueError, match="opened from a folder and holds results only"):
-        again.run(ts.recipes.ablation)
-
-
-def test_a_save_that_fails_loses_nothing(tmp_path, monkeypatch):
-    scope = ts.Scope(random_gpt2())
-    study = ts.Study(scope, IDS).run(ts.recipes.ablation)
-    folder = study.save(tmp_path / "study")
-    before = ts.Study.open(folder)["ablation"]
-    study.run(ts.recipes.ablation.using(method="zero"))
-    monkeypatch.setattr("os.replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match=r"could not be written .* No space left on device; earlier files are as they were"):
-        study.save(folder)
-    monkeypatch.undo()
-    xr.testing.assert_identical(ts.Study.open(folder)["ablation"], before)
-    kept = sorted(f.name for f in folder.iterdir())
-    assert len(kept) == 2 and kept[0].startswith("ablation-") and kept[1] == "manifest.json"
-    with pytest.raises(FileNotFoundError, match="holds no study"):
-        ts.Study.open(tmp_path)
-    with pytest.raises(ValueError, match="run a recipe before you save"):
-        ts.Study(scope).save(tmp_path / "none")
-
-
 def test_contributions_are_the_squares_of_per_sample_gradients_by_exact_task_name():
     scope = ts.Scope(random_gpt2())
     samples = ts.Samples.tokens(IDS, task="math") + ts.Samples.tokens(IDS[:2] % 49 + 1, task="math_hard")
@@ -127,46 +93,6 @@ def test_contributions_are_the_squares_of_per_sample_gradients_by_exact_task_nam
     assert torch.allclose(found.fisher("math_hard", name), (g[name][3:] ** 2).mean(0), atol=1e-9)
     with pytest.raises(KeyError, match="there is no task 'mat': there are math, math_hard"):
         found["mat"]
-
-
-def test_reports_hold_the_numbers(tmp_path):
-    import json
-
-    study = ts.Study(ts.Scope(random_gpt2()), IDS[:1]).run(ts.recipes.ablation)
-    text = study.report(tmp_path / "report.md").read_text()
-    value = study["ablation"]["loss_increase"].values
-    assert (
-        f"| `loss_increase` | layer, head | nats per token | {value.mean():.4g} | {value.min():.4g} | {value.max():.4g} |" in text
-    )
-    stored = json.loads(study.report(tmp_path / "report.json").read_text())["ablation"]
-    assert np.allclose(stored["data"]["data_vars"]["loss_increase"]["data"], value)
-    assert stored["data"]["data_vars"]["ci_low"]["data"][0][0] is None and stored["metadata"]["n_used"] == 1
-    with pytest.raises(ValueError, match=r"let it end in \.md or \.json"):
-        study.report(tmp_path / "report.pdf")
-
-
-def test_an_interrupted_save_leaves_the_earlier_study_whole(tmp_path, monkeypatch):
-    scope = ts.Scope(random_gpt2())
-    folder = ts.Study(scope, IDS).run(ts.recipes.ablation, ts.recipes.grouped_fisher).save(tmp_path / "study")
-    before = ts.Study.open(folder)
-    more = ts.Study(scope, torch.cat([IDS, IDS % 7])).run(ts.recipes.ablation, ts.recipes.grouped_fisher)
-    original, calls = xr.Dataset.to_netcdf, []
-
-    def interrupted(self, *args, **options):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return original(self, *args, **options)
-
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        more.save(folder)
-    monkeypatch.undo()
-    again = ts.Study.open(folder)
-    for name in before:
-        xr.testing.assert_identical(again[name], before[name])
-    more.save(folder)
-    assert len(list(folder.glob("ablation-*.nc"))) <= 2 and ts.Study.open(folder)["ablation"].equals(more["ablation"])
 
 
 def test_joined_results_say_what_each_member_was(tmp_path):
