@@ -30,6 +30,15 @@ GRANULARITIES = ("module", "layer", "head", "channel")
 recipes = ts.recipes
 
 
+def model_of(name):
+    """As the zoo has it, its batch norm as after training: with running statistics 0 and 1 it would do nothing."""
+    model = build(name)
+    if name == "cnn":
+        model[1].running_mean.copy_(torch.tensor([0.5, -1.0, 0.2, 2.0]))
+        model[1].running_var.copy_(torch.tensor([0.3, 2.0, 1.0, 4.0]))
+    return model
+
+
 @functools.cache
 def rows(name):
     """Each sample alone, without padding: (x, target); of a language model (ids, labels)."""
@@ -65,7 +74,7 @@ def samples_of(name, order=range(N), side="right", extra=0, pad=0, dtype=torch.f
 
 @functools.cache
 def scope_of(name, dtype=torch.float32):
-    return ts.Scope(build(name).to(dtype))
+    return ts.Scope(model_of(name).to(dtype))
 
 
 def plain(model):
@@ -92,7 +101,7 @@ def loss_of(name, logits, target):
 @functools.cache
 def reference(name):
     """{parameter: (n, …)}: the gradient of each sample's own mean loss; tied weights once."""
-    model, pairs = plain(build(name)), rows(name)
+    model, pairs = plain(model_of(name)), rows(name)
     weights = {n: p.detach() for n, p in model.named_parameters()}
 
     def loss(weights, x, target):
@@ -283,7 +292,7 @@ def test_signal_and_noise_are_those_of_the_reference(name):
 
 def backward_signal(name):
     """Σ (∂ℓ/∂ output)² of each layer, and the number of its entries, one sample at a time."""
-    model = plain(build(name))
+    model = plain(model_of(name))
     path = {"gpt2": "transformer.h", "llama": "model.layers", "gpt_neox": "gpt_neox.layers", "bert": "bert.encoder.layer"}.get(
         name
     )
@@ -334,7 +343,7 @@ def test_the_spectrum_is_that_of_the_reference(name, reduction):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_importance_is_that_of_the_reference(name):
     g = reference(name)
-    weights = {n: p.detach() for n, p in plain(build(name)).named_parameters()}
+    weights = {n: p.detach() for n, p in plain(model_of(name)).named_parameters()}
     n_terms = terms(name)
     summed = {n: v * n_terms.reshape(-1, *[1] * (v.ndim - 1)) for n, v in g.items()}
     fisher = {n: (v**2).mean(0) for n, v in g.items()}
@@ -363,7 +372,7 @@ def test_every_importance_is_that_of_the_reference(name):
 
 
 def test_the_hybrid_ranks_are_those_of_the_reference():
-    g, weights = reference("mlp"), dict(plain(build("mlp")).named_parameters())
+    g, weights = reference("mlp"), dict(plain(model_of("mlp")).named_parameters())
     parts = {"magnitude": lambda n: weights[n].detach().abs(), "fisher": lambda n: (g[n] ** 2).mean(0)}
     ranked = [stats.rankdata(torch.cat([part(n).flatten() for n in g]).float()) for part in parts.values()]
     expected = (0.3 * ranked[0] + 0.7 * ranked[1] - 1) / (len(ranked[0]) - 1)
@@ -451,12 +460,13 @@ def test_single_precision_is_right_to_five_digits(name):
     agree(baseline(name), everything(name, samples_of(name), dtype=torch.float64), 1e-5)
 
 
-# Relative to the largest of each: bfloat16 keeps 8 bits (4e-3), squares double that, and small groups average over less.
+# Relative to the largest of each: bfloat16 keeps 8 bits (4e-3), squares double that, small groups average over less, and a
+# unit near zero may be on in one precision and off in the other: single weights of the model's own gradients differ by 7 %.
 BFLOAT16 = {
     "module.importance": 0.02, "layer.importance": 0.02, "channel.importance": 0.06, "head.importance": 0.05,
     "gradient_health.noise": 0.02, "gradient_health.backward_rms": 0.01, "gradient_health.grad_norm": 0.03,
     "fisher_spectrum.trace": 0.02, "fisher_spectrum.top_eigenvalue": 0.03, "fisher_spectrum.eigenvalue": 0.03,
-    "fisher_spectrum.concentration": 0.01, "importance.fisher": 0.06, "importance.absolute": 0.04, "importance.squared": 0.05,
+    "fisher_spectrum.concentration": 0.01, "importance.fisher": 0.1, "importance.absolute": 0.06, "importance.squared": 0.1,
 }  # fmt: skip
 
 
