@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tensorscope_nb.numerics.intervals import log_t_interval
+from tensorscope_nb.recipes.covered import said, sequences
 from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords
 from tensorscope_nb.recipes.groups import ByChannel, ByHead, ByLayer, ByModule
 from tensorscope_nb.recipes.modules import layer_of
@@ -19,9 +20,7 @@ from tensorscope_nb.sweep.units import Kind, Unit
 
 if TYPE_CHECKING:
     from tensorscope_nb.recipes.recipe import Answered
-    from tensorscope_nb.samples import Samples
     from tensorscope_nb.scope import Scope
-    from tensorscope_nb.sweep.gradients import Coverage
 
 UNIT = "squared gradient of the loss"
 NAMES = {"empirical": "empirical Fisher trace", "mc": "Fisher trace, labels drawn from the model"}
@@ -98,24 +97,6 @@ def grouped_fisher(
         variables["importance_by_sample"] = (("sample", *dims), by_sequence, f"{words}, by sample", UNIT)
         coords = coords | sample_coords(whole)
     return dataset(variables, coords, **said(samples, whole, covered))
-
-
-def sequences(samples: Samples, covered: Coverage, values: np.ndarray) -> tuple[Samples, np.ndarray, np.ndarray]:
-    """The samples that are done, their means over their own units, and what each adds to the mean over all units."""
-    if covered.source is None:
-        return covered.samples, values, values
-    source = covered.source.numpy()
-    counts = np.bincount(source)
-    sums = np.zeros((len(counts), *values.shape[1:]))
-    np.add.at(sums, source, values)
-    each = counts.reshape(-1, *[1] * (values.ndim - 1))
-    return samples[: len(counts)], sums / each, sums * len(counts) / len(values)
-
-
-def said(samples: Samples, done: Samples, covered: Coverage) -> dict[str, Any]:
-    """What every gradient result says of how it was found."""
-    units = {} if covered.source is None else {"n_units": len(covered.samples)}
-    return {"n_used": len(done), "n_available": len(samples), "by_reference": covered.by_reference} | units
 
 
 @recipe(

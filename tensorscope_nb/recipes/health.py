@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorscope_nb.recipes.covered import said
 from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords
 from tensorscope_nb.recipes.groups import ByModule, modules_of
 from tensorscope_nb.recipes.modules import module_coords
@@ -106,6 +107,6 @@ def gradient_health(
     if per_sample:
         variables["grad_norm_by_sample"] = (("sample", "module"), np.sqrt(by_sample), "norm of the sample's gradient", unit)
         coords |= sample_coords(covered.samples)
-    result = dataset(variables, coords, n_used=n, n_available=covered.n_available, by_reference=covered.by_reference)
+    result = dataset(variables, coords, **said(samples, covered.samples, covered))
     result.attrs["depth_slope"] = slope
     return result

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tensorscope_nb.recipes.fisher import said, sequences
+from tensorscope_nb.recipes.covered import said, sequences
 from tensorscope_nb.recipes.groups import ByModule
 from tensorscope_nb.recipes.importance import Importance
 from tensorscope_nb.recipes.recipe import recipe

@@ -55,6 +55,10 @@ class Recipe:
 
     def started(self, scope: Scope, *args: Any, **options: Any) -> Asking:
         """The recipe at work: yields what it asks for, and returns its Dataset."""
+        from tensorscope_nb.scope import Scope
+
+        if not isinstance(scope, Scope):
+            raise TypeError(f"{self.name} takes a Scope and a {type(scope).__name__} came: wrap the model, ts.Scope(model)")
         start = time.perf_counter()
         options = self.options | options
         result: Any = self.function(scope, *args, **options)
@@ -84,8 +88,8 @@ class Recipe:
         plain = {n: v for n, v in (defaults | options).items() if isinstance(v, str | int | float | bool | tuple | list | None)}
         versions = {"tensorscope_nb": __version__} | {name: version(name) for name in ("torch", "transformers")}
         return {
-            "recipe": self.name, "source": self.source, "model": scope.name, "weights": fingerprint(scope),
-            "options": plain, "loss": scope.rule.name,
+            "recipe": self.name, "question": self.question, "source": self.source, "model": scope.name,
+            "weights": fingerprint(scope), "options": plain, "loss": scope.rule.name,
             "dtype": str(next(scope.model.parameters()).dtype), "seconds": round(seconds, 3),
             "versions": versions, **json.loads(result.attrs.get("tensorscope", "{}")),
         }  # fmt: skip

@@ -44,8 +44,8 @@ def check(samples: Samples, anatomy: Anatomy) -> None:
 def chunks(samples: Samples, anatomy: Anatomy, chunk: int | None, *, patterns: bool = False) -> Iterator[Samples]:
     """Consecutive pieces of ``samples``, as many rows at a time as ``chunk`` says or the memory option allows."""
     check(samples, anatomy)
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk is {chunk}: a pass needs at least 1 sample")
+    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+        raise ValueError(f"chunk is {chunk!r}: a pass needs at least 1 sample, a whole number")
     size = chunk or max(1, min(64, current().memory // bytes_per_sample(samples, anatomy, patterns)))
     for start in range(0, len(samples), size):
         yield samples[start : start + size]

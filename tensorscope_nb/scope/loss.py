@@ -162,3 +162,11 @@ def check_finite(losses: Tensor, samples: Samples, model: nn.Module) -> None:
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
         raise ValueError(f"the loss of sample {samples.ids[int(bad[0])]!r} is {float(losses[bad[0]]):g}: {cause_of_nan(model)}")
+
+
+def check_attached(losses: Tensor) -> None:
+    """A loss that autograd cannot follow has no gradients."""
+    if not losses.requires_grad:
+        raise ValueError(
+            "the loss cannot be differentiated: loss= must return a tensor that is made from the output, not detached"
+        )

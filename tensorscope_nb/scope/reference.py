@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import check, output_of
-from tensorscope_nb.scope.loss import check_finite
+from tensorscope_nb.scope.loss import check_attached, check_finite
 from tensorscope_nb.scope.state import preserved
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def per_sample_gradients(
         for i in range(len(samples)):
             losses = scope.rule.per_sample(output_of(scope.model, samples[i], scope.anatomy), samples[i])
             check_finite(losses.detach(), samples[i], scope.model)
+            check_attached(losses)
             gradients = torch.autograd.grad(losses.sum(), list(chosen.values()), allow_unused=True)
             for (name, parameter), gradient in zip(chosen.items(), gradients, strict=True):
                 found[name].append(torch.zeros_like(parameter) if gradient is None else gradient.to_dense())
@@ -45,11 +46,12 @@ def chosen_parameters(scope: Scope, modules: str | Sequence[str] | None) -> dict
         raise ValueError("all parameters are frozen: set requires_grad on those whose gradients you want")
     if modules is None:
         return trainable
-    patterns = [modules] if isinstance(modules, str) else list(modules)
+    patterns = [modules] if isinstance(modules, str) else modules
+    if not isinstance(patterns, Sequence) or not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        raise ValueError(f"modules is {modules!r}: give a module path, a glob such as '*.mlp.*', or a list of them")
     owner = {name: name.rpartition(".")[0] for name in trainable}
     chosen = {name: p for name, p in trainable.items() if any(fnmatch.fnmatchcase(owner[name], pattern) for pattern in patterns)}
     if not chosen:
-        raise LookupError(
-            f"no trainable parameter is in {', '.join(patterns)}: module paths are such as {', '.join(list(owner.values())[:3])}"
-        )
+        there = ", ".join(list(dict.fromkeys(owner.values()))[:3])
+        raise LookupError(f"no trainable parameter is in {', '.join(patterns)}: module paths are such as {there}")
     return chosen

@@ -78,7 +78,7 @@ def as_dataset(result: Any) -> xr.Dataset:
 
 def _one(scope: Scope, samples: Any, recipes: Sequence[Recipe], executor: Executor | None, so_far: Any) -> list[xr.Dataset]:
     given = () if samples is None else (scope.samples(samples),)
-    calls = [(recipe, given, {}) for recipe in recipes]
+    calls: list[tuple[Recipe, tuple, dict[str, Any]]] = [(recipe, given, {}) for recipe in recipes]
     return [as_dataset(result) for result in run_together(scope, calls, executor=executor, so_far=so_far)]
 
 

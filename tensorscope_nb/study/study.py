@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,7 +131,8 @@ class Study:
         return Contributions(self._subject, self._subject.samples(self.samples))
 
     def report(self, path: str | Path) -> Path:
-        """Writes what the study holds: ``.md`` to read (ranges of every variable), ``.json`` with all numbers."""
+        """Writes what the study holds: ``.md`` to read (ranges of every variable), ``.html`` with the linked views as well,
+        ``.json`` with all numbers."""
         return write_report(self._results, Path(path))
 
     def view(self, *recipes: Recipe) -> View:
@@ -153,10 +154,10 @@ class Study:
         return save_results(self._results, Path(folder))
 
     @classmethod
-    def open(cls, folder: str | Path) -> Study:
-        """The results that :meth:`save` wrote; recipes can be run again only on a Study of a model."""
+    def open(cls, folder: str | Path, *, without: Collection[str] = ()) -> Study:
+        """The results that :meth:`save` wrote, but for those named in ``without``; only a Study of a model runs more."""
         study = cls.__new__(cls)
-        study._subject, study.samples, study._results = None, None, load_results(Path(folder))
+        study._subject, study.samples, study._results = None, None, load_results(Path(folder), without)
         study._audience = Viewers()
         return study
 

@@ -74,13 +74,13 @@ def capture(
     points: Mapping[str, Point] | None = None,
     on_losses: Callable[[Tensor], None] | None = None,
 ) -> tuple[Chunk, set[str]]:
-    """Runs a chunk, each sample's loss times its weight; also the modules whose output was not one row per sample.
+    """Runs a chunk, each sample's loss times its weight; also the parameters that were used by no row per sample.
 
     The model must be ``preserved`` around it: what is not asked for is not differentiated.
     """
     points = points or {}
     calls: dict[str, list[_Call]] = {}
-    strange: set[str] = set()
+    apart: set[str] = set()  # the modules whose output is not one row per sample
     modules = {path: module for parameter in parameters for path, module, _ in parameter.uses}
     wanted = {id(parameter.tensor) for parameter in parameters if parameter.uses}
     for tensor in scope.model.parameters():
@@ -91,7 +91,7 @@ def capture(
             x = args[0] if args else next(value for value in kwargs.values() if isinstance(value, Tensor))
             out = main_tensor(output)
             if len(out) != len(part):
-                strange.add(path)
+                apart.add(path)
             elif out.requires_grad:
                 # the edge and not the tensor: an activation that works in place would put its own gradient there
                 calls.setdefault(path, []).append(_Call(x.detach(), get_gradient_edge(out), not x.requires_grad))
@@ -107,7 +107,9 @@ def capture(
         if on_losses is not None:
             on_losses(losses.detach())
         total = (losses * weights.to(losses)).sum()
-    found = _backward(total, calls, [p for p in parameters if p.uses], bases, use, len(part))
+    strange = {p.name for p in parameters if any(path in apart for path, _, _ in p.uses)}
+    usable = [p for p in parameters if p.uses and p.name not in strange]
+    found = _backward(total, calls, usable, bases, use, len(part))
     return Chunk(part, points, bases, dict(zip(bases, found, strict=True))), strange
 
 
@@ -124,12 +126,12 @@ def _backward(
 
     def arrived(path: str, call: _Call, delta: Tensor | None) -> None:
         call.delta = delta
-        for parameter in of_path[path]:
+        for parameter in of_path.get(path, ()):
             waiting[parameter.name] -= 1
             if not waiting[parameter.name]:
                 use(parameter, _gradients(parameter, calls, n))
         paths[path] += 1
-        if paths[path] == len(calls[path]) and all(not waiting[p.name] for p in of_path[path]):
+        if paths[path] == len(calls[path]) and all(not waiting[p.name] for p in of_path.get(path, ())):
             calls[path].clear()  # nothing needs its factors any more
 
     starts = [(path, call) for path, made in calls.items() for call in made if call.starts]

@@ -15,7 +15,7 @@ from torch import Tensor
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import output_of
-from tensorscope_nb.scope.loss import check_finite
+from tensorscope_nb.scope.loss import check_attached, check_finite
 from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.sweep.forms import Gradients, as_matrix
 from tensorscope_nb.sweep.parameters import Parameter
@@ -37,6 +37,8 @@ class Alone:
         with preserved(scope.model), torch.enable_grad():
             loss = scope.rule.per_sample(output_of(scope.model, sample, scope.anatomy), sample)
             check_finite(loss.detach(), sample, scope.model)
+            if tensors:
+                check_attached(loss)
             total = (loss * weights[self.at].to(loss)).sum()
             gradients = torch.autograd.grad(total, tensors, allow_unused=True) if tensors else ()
         self.loss = float(loss.detach())

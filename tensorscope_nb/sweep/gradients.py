@@ -24,6 +24,7 @@ from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.capture import Chunk, Use, capture
 from tensorscope_nb.sweep.check import Alone
+from tensorscope_nb.sweep.faults import not_finite, too_much
 from tensorscope_nb.sweep.forms import Gradients, Whole, as_matrix
 from tensorscope_nb.sweep.measure import Found, Want, measure
 from tensorscope_nb.sweep.pairs import Pairs
@@ -115,6 +116,8 @@ def gradient_sweep(
         if pairs and "gram" in wants[parameter.name]:
             gradients = pairs.keep(parameter, gradients)
         found = measure(gradients, wants[parameter.name] - ({"gram"} if pairs else set()))
+        if not all(bool(value.sum().isfinite()) for value in found.values()):
+            raise not_finite(parameter, gradients, samples[done : done + gradients.n])
         for reducer in reducers:
             reducer.update(parameter, found, done)
             if "gram" in found and "gram" in reducer.wants(parameter):
@@ -187,20 +190,14 @@ class Source:
         with preserved(self.scope.model):
             check_loss = alone.check_loss if alone else None
             seen, strange = capture(self.scope, part, factored, weights, checked, self.points, check_loss)
-        if alone is not None:
-            self.by_reference += wrong
-            whole |= self._by_one(part, weights, wrong)
-        elif strange - self._strange:
-            raise UnsupportedModel(
-                f"{min(strange - self._strange)} sees samples one by one in some chunks only: leave it out with modules="
-            )
-        self._checked, self._strange = True, strange if alone else self._strange
+        self._checked = True
+        wrong += strange
+        self.by_reference += wrong
+        whole |= self._by_one(part, weights, wrong)
         for parameter in self.parameters:
             if parameter.name in whole:
                 use(parameter, whole[parameter.name])
         return seen
-
-    _strange: frozenset[str] | set[str] = frozenset()
 
     def _by_one(self, part: Samples, weights: Tensor, names: Sequence[str] | None = None) -> dict[str, Gradients]:
         names = self.by_reference if names is None else names
@@ -214,13 +211,6 @@ class Source:
                 wide = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
                 made[p.name] = Gradients(p.matrix, [Whole(wide * weights.to(wide)[:, None, None])], len(part))
         return made
-
-
-def too_much(what: str, size: float) -> ValueError:
-    return ValueError(
-        f"{what} take {size / 2**30:.2g} GiB, more than the memory option allows ({current().memory / 2**30:.2g} GiB): "
-        "ask for fewer modules=, or raise ts.options(memory=…)"
-    )
 
 
 def _refuse_mixing(model: nn.Module) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.scope.interrupts import held_interrupts
 from tensorscope_nb.settings import current
+from tensorscope_nb.sweep.faults import not_finite, too_much
 from tensorscope_nb.sweep.forms import Gradients, joined
 from tensorscope_nb.sweep.measure import measure, products
 from tensorscope_nb.sweep.parameters import Parameter
@@ -50,8 +51,6 @@ class Pairs:
         if not self.each:
             self.each = sum(g.size * g.weight.element_size() for kept in self.held.values() for g in kept)
             if self.each > current().memory / 2:
-                from tensorscope_nb.sweep.gradients import too_much
-
                 raise too_much("the gradients of two samples", 2 * self.each)
             self.fits = self.each * self.n <= current().memory
         if not self.fits:
@@ -109,6 +108,8 @@ class Pairs:
 
     def _give(self, parameter: Parameter, a: Gradients, b: Gradients, i: int, j: int) -> None:
         found = measure(a, {"gram"})["gram"] if a is b else products(a, b)
+        if not bool(found.sum().isfinite()):
+            raise not_finite(parameter, a, self.source.samples[i : i + a.n])
         for reducer in self.reducers:
             if "gram" in reducer.wants(parameter):
                 reducer.pair(parameter, found, i, j)

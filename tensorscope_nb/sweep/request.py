@@ -45,7 +45,7 @@ class GradientRequest:
     @property
     def sweep(self) -> Any:
         """Equal for requests that one sweep can answer."""
-        modules = self.modules if self.modules is None or isinstance(self.modules, str) else tuple(self.modules)
+        modules = tuple(self.modules) if isinstance(self.modules, list) else self.modules
         return id(self.samples), self.reduction, self.unit, self.kind, self.seed, modules, self.chunk, self.progress
 
 

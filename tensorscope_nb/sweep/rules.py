@@ -82,8 +82,8 @@ def _layer_norm(module: Any, f: Factors) -> Form:
 def _rms_norm(module: Any, f: Factors) -> Form:
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     eps = torch.finfo(f.x.dtype).eps if eps is None else eps
-    x = _sequence(f.x)
-    return _vector((_sequence(f.delta) * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)).sum(1))
+    x = _sequence(f.x) if isinstance(module, nn.RMSNorm) else _sequence(f.x).float()  # others normalise in single precision
+    return _vector((_sequence(f.delta) * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))).sum(1))
 
 
 def _embedding(module: Any, f: Factors) -> Form:

@@ -109,5 +109,5 @@ def test_weights_that_need_a_backward_per_sample_are_cut_to_the_memory():
     whole = ts.recipes.fisher_importance(scope, samples)
     with ts.options(memory=100):  # two samples of 48 bytes
         assert torch.allclose(ts.recipes.fisher_importance(scope, samples)["weight"], whole["weight"])
-    with ts.options(memory=40), pytest.raises(ValueError, match="the gradients of one sample take .* GiB"):
+    with ts.options(memory=40), pytest.raises(ValueError, match=r"the gradients of one sample take .* GiB"):
         ts.recipes.fisher_importance(scope, samples)

@@ -97,13 +97,13 @@ def test_an_error_in_a_worker_is_the_same_error(pool):
 def test_what_cannot_work_is_said():
     scope = ts.Scope(random_gpt2())
     forked = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
-    with pytest.raises(ValueError, match=r"forked processes, which hang .* get_context\('spawn'\)"):
+    with pytest.raises(ValueError, match=r"forked processes, which hang .*get_context\('spawn'\)"):
         ts.recipes.fisher_importance(scope, SAMPLES, executor=forked)
-    with pytest.raises(TypeError, match="executor= takes a concurrent.futures.Executor"):
+    with pytest.raises(TypeError, match=r"executor= takes a concurrent\.futures\.Executor"):
         ts.recipes.fisher_importance(scope, SAMPLES, executor=4)
     custom = ts.Scope(torch.nn.Linear(2, 2), loss=lambda out, y: out.sum(1))
     rows = ts.Samples.tensors(torch.ones(3, 2), torch.zeros(3))
-    with ThreadPoolExecutor(1) as threads, pytest.raises(ValueError, match="cannot be sent to workers .* in a module"):
+    with ThreadPoolExecutor(1) as threads, pytest.raises(ValueError, match=r"cannot be sent to workers .* in a module"):
         ts.recipes.fisher_importance(custom, rows, executor=threads)
 
 
