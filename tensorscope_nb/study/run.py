@@ -55,7 +55,8 @@ def run_recipes(
                         listened(_Listener(members, len(found), audience)),
                         options(progress=False if len(members) > 1 else None),
                     ):
-                        found.append(_one(scope, samples, recipes, executor, _so_far(recipes, audience)))
+                        so_far = _so_far(recipes, audience) if members.dimension is None else None
+                        found.append(_one(scope, samples, recipes, executor, so_far))
                     done.update()
                     _tell(members, recipes, found, audience)
     except Unfinished as interrupt:
@@ -76,7 +77,9 @@ def as_dataset(result: Any) -> xr.Dataset:
     return result if isinstance(result, xr.Dataset) else result.summary()
 
 
-def _one(scope: Scope, samples: Any, recipes: Sequence[Recipe], executor: Executor | None, so_far: Any) -> list[xr.Dataset]:
+def _one(
+    scope: Scope, samples: Any, recipes: Sequence[Recipe], executor: Executor | None, so_far: SoFar | None
+) -> list[xr.Dataset]:
     given = () if samples is None else (scope.samples(samples),)
     calls: list[tuple[Recipe, tuple, dict[str, Any]]] = [(recipe, given, {}) for recipe in recipes]
     return [as_dataset(result) for result in run_together(scope, calls, executor=executor, so_far=so_far)]

@@ -6,11 +6,13 @@ depends on the others, which has no per-sample gradients at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import Samples
@@ -25,6 +27,28 @@ if TYPE_CHECKING:
 
 AGREES = 1e-3  # relative to the largest entry of the parameter
 NOISE = 1e-6  # relative to the largest of the model: a gradient that is zero by symmetry (a key's bias) is rounding
+
+
+_known: WeakKeyDictionary[nn.Module, dict[Any, tuple[frozenset[str], frozenset[str]]]] = WeakKeyDictionary()
+
+
+class Verdicts:
+    """Which parameters of a model were found to agree, and which not, for samples of this shape.
+
+    It is a matter of the model's code, and not of its weights: once is enough, until a module, a hook or a type changes.
+    """
+
+    def __init__(self, scope: Scope, part: Samples) -> None:
+        shapes = tuple((name, tuple(value.shape)) for name, value in part.inputs.items())
+        modules = tuple((id(m), len(m._forward_hooks), len(m._forward_pre_hooks)) for m in scope.model.modules())
+        types = tuple(p.dtype for p in scope.model.parameters())
+        labels = None if part.labels is None else part.labels.ndim
+        self._key = hash((shapes, labels, modules, types, id(scope.rule.custom)))
+        self._of = _known.setdefault(scope.model, {})
+        self.agreed, self.wrong = self._of.get(self._key, (frozenset(), frozenset()))
+
+    def add(self, agreed: Iterable[str], wrong: Iterable[str]) -> None:
+        self._of[self._key] = (self.agreed | set(agreed), self.wrong | set(wrong))
 
 
 class Alone:
@@ -52,7 +76,7 @@ class Alone:
 
     def _signed(self, matrix: Tensor) -> Tensor:
         wide = matrix.float() if matrix.dtype in (torch.float16, torch.bfloat16) else matrix
-        return wide @ _signs(wide)
+        return wide @ _signs(wide.shape[1]).to(wide)
 
     def check_loss(self, losses: Tensor) -> None:
         """Raises where the sample's loss is another one among other samples."""
@@ -61,13 +85,15 @@ class Alone:
 
     def agrees(self, parameter: Parameter, gradients: Gradients) -> bool:
         """Whether the sample has, among the others, the gradient that it has alone."""
+        if parameter.name not in self.gradients:  # it was found to agree before
+            return True
         expected = self.gradients[parameter.name]
         one = gradients.of(slice(self.at, self.at + 1))
-        found = one.times(_signs(one.weight.to(expected.dtype)))[0]
+        found = one.times(_signs(one.columns).to(expected))[0]
         allowed = max(self.tolerance * float(expected.abs().max()), NOISE * self.largest)
         return float((found.to(expected) - expected).abs().max()) <= allowed
 
 
-def _signs(matrix: Tensor) -> Tensor:
-    generator = torch.Generator().manual_seed(matrix.shape[1])
-    return (2 * torch.randint(2, (matrix.shape[1],), generator=generator) - 1).to(matrix)
+@lru_cache
+def _signs(n: int) -> Tensor:
+    return 2 * torch.randint(2, (n,), generator=torch.Generator().manual_seed(n)) - 1

@@ -18,6 +18,8 @@ from torch import Tensor
 BLOCK_BYTES = 8 * 2**20  # what fits into the caches together with what is made of it
 SIDE = 256  # rows and columns of a block, at least: thinner ones leave the multiplication waiting for memory
 
+MANY = 8  # where more than one in so many rows is touched, picking them out costs more than it saves
+
 Rows = slice | Tensor  # some rows of a parameter: neighbours, or their sorted numbers
 
 
@@ -56,13 +58,13 @@ class Lookup:
     def size(self) -> int:
         return self.right[0].nelement()
 
-    def block(self, rows: Rows, columns: slice) -> Tensor:
+    def add(self, block: Tensor, rows: Rows, columns: slice) -> None:
+        """Into a block of another form: most of its own would be zeros."""
         numbers = torch.arange(self.n_rows, device=self.right.device)[rows]
         place = torch.searchsorted(numbers, self.tokens).clamp(max=len(numbers) - 1)
         sample, position = (numbers[place] == self.tokens).nonzero(as_tuple=True)
         right = self.right[:, :, columns]
-        out = right.new_zeros(len(right), len(numbers), right.shape[2])
-        return out.index_put_((sample, place[sample, position]), right[sample, position], accumulate=True)
+        block.index_put_((sample, place[sample, position]), right[sample, position], accumulate=True)
 
     def of(self, samples: Any) -> Lookup:
         return Lookup(self.tokens[samples], self.right[samples], self.n_rows)
@@ -119,9 +121,12 @@ class Gradients:
 
     def block(self, rows: Rows, columns: slice, touched: bool = True) -> Tensor:
         """(n, some rows, some columns), new memory; a row that no token ``touched`` has nothing of the lookups."""
-        forms = [form for form in self.forms if touched or not isinstance(form, Lookup)]
-        made = [form.block(rows, columns) for form in forms]
-        return sum(made[1:], start=made[0]) if made else self.weight.new_zeros(self.n, *self.weight[rows, columns].shape)
+        made = [form.block(rows, columns) for form in self.forms if not isinstance(form, Lookup)]
+        block = sum(made[1:], start=made[0]) if made else self.weight.new_zeros(self.n, *self.weight[rows, columns].shape)
+        for form in self.forms:
+            if touched and isinstance(form, Lookup):
+                form.add(block, rows, columns)
+        return block
 
     def compact(self) -> Gradients:
         """The same gradients in the form that takes the least memory."""
@@ -162,10 +167,10 @@ def blocks(*gradients: Gradients) -> Iterator[tuple[Rows, slice, bool]]:
     high = max(1, room // wide)
     lookups = [form for g in gradients for form in g.forms if isinstance(form, Lookup)]
     spans: list[tuple[Rows, bool]]
-    if not lookups:
+    occurring = torch.unique(torch.cat([form.tokens.flatten() for form in lookups])) if lookups else None
+    if occurring is None or len(occurring) > rows / MANY:
         spans = [(slice(a, min(a + high, rows)), True) for a in range(0, rows, high)]
     else:
-        occurring = torch.unique(torch.cat([form.tokens.flatten() for form in lookups]))
         spans = [(piece, True) for piece in occurring.split(high)]
         if any(not isinstance(form, Lookup) for g in gradients for form in g.forms):
             silent = torch.ones(rows, dtype=torch.bool, device=occurring.device)

@@ -23,7 +23,7 @@ from tensorscope_nb.scope.sites import expand
 from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.capture import Chunk, Use, capture
-from tensorscope_nb.sweep.check import Alone
+from tensorscope_nb.sweep.check import Alone, Verdicts
 from tensorscope_nb.sweep.faults import not_finite, too_much
 from tensorscope_nb.sweep.forms import Gradients, Whole, as_matrix
 from tensorscope_nb.sweep.measure import Found, Want, measure
@@ -176,9 +176,15 @@ class Source:
     def gradients(self, rows: slice, use: Use) -> Chunk:
         """One forward and one backward of some samples, in which each parameter's gradients are used once."""
         part, weights = self.samples[rows], self.weights[rows]
+        verdicts = None if self._checked else Verdicts(self.scope, part)
+        if verdicts is not None:
+            self.by_reference += [p.name for p in self.parameters if p.name in verdicts.wrong and p.name not in self.by_reference]
         factored = [p for p in self.parameters if p.name not in self.by_reference]
-        alone = None if self._checked else Alone(self.scope, part, weights, factored)
-        whole = self._by_one(part, weights)  # before anything is used: where the model runs, an interrupt may come
+        unknown = [] if verdicts is None else [p for p in factored if p.name not in verdicts.agreed]
+        alone = Alone(self.scope, part, weights, unknown) if unknown else None
+        whole = self._by_one(
+            part, weights, self.by_reference
+        )  # before anything is used: where the model runs, an interrupt may come
         wrong: list[str] = []
 
         def checked(parameter: Parameter, gradients: Gradients) -> None:
@@ -190,6 +196,8 @@ class Source:
         with preserved(self.scope.model):
             check_loss = alone.check_loss if alone else None
             seen, strange = capture(self.scope, part, factored, weights, checked, self.points, check_loss)
+        if verdicts is not None and alone is not None:
+            verdicts.add([p.name for p in unknown if p.name not in wrong and p.name not in strange], wrong)
         self._checked = True
         wrong += strange
         self.by_reference += wrong
@@ -199,8 +207,7 @@ class Source:
                 use(parameter, whole[parameter.name])
         return seen
 
-    def _by_one(self, part: Samples, weights: Tensor, names: Sequence[str] | None = None) -> dict[str, Gradients]:
-        names = self.by_reference if names is None else names
+    def _by_one(self, part: Samples, weights: Tensor, names: Sequence[str]) -> dict[str, Gradients]:
         if not names:
             return {}
         found = per_sample_gradients(self.scope, part, parameters=names)

@@ -55,17 +55,19 @@ def tokens_apart(scope: Scope, samples: Samples) -> tuple[Samples, Tensor]:
 
 def drawn(scope: Scope, samples: Samples, seed: int) -> Samples:
     """The samples with labels drawn from what the model predicts, the same for a sample whatever stands beside it."""
-    if scope.rule.custom is not None or scope.anatomy.task == "none":
-        raise UnsupportedModel(
-            "kind='mc' draws labels from the model: its loss must be the likelihood of labels, no loss= of your own"
-        )
+    language = scope.anatomy.task in ("causal", "masked")
+    unlike = "kind='mc' draws labels from the model: its loss must be the likelihood of labels"
+    if scope.rule.custom is not None:
+        raise UnsupportedModel(f"{unlike}, and not a loss= of your own")
     found = []
     with preserved(scope.model), torch.no_grad():
         for part in chunks(samples, scope.anatomy, None):
             output = output_of(scope.model, part, scope.anatomy)
             check_output(output, part, scope.model)
+            if not language and output.ndim != 2:
+                raise UnsupportedModel(f"{unlike}, and the output {tuple(output.shape)} is none of classes")
             found += [_draw(row, f"{seed}:{name}") for row, name in zip(output, part.ids, strict=True)]
-    if scope.anatomy.task == "classes":
+    if not language:
         return replace(samples, labels=torch.cat(found))
     predicted = scope.rule.predicted(samples)
     labels = torch.stack(found)

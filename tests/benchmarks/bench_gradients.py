@@ -1,59 +1,148 @@
 """The gradient sweep against one bare forward and backward of the same samples, and six recipes shared against alone."""
 
+import copy
+import resource
+import subprocess
 import sys
 from pathlib import Path
 
 import torch
+from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import tensorscope_nb as ts
 from tensorscope_nb.recipes.groups import ByHead, ByModule
 from tensorscope_nb.scope.forward import inputs
 from tensorscope_nb.sweep.gradients import gradient_sweep
-from tensorscope_nb.sweep.reducers import Diagonal, Gram, Masses
+from tensorscope_nb.sweep.reducers import Gram, Masses, Sums
 
 sys.path.insert(0, str(Path(__file__).parent))
 from side_by_side import line, ratios
 
+recipes = ts.recipes
+SIX = [
+    recipes.gradient_health,
+    recipes.grouped_fisher,
+    recipes.grouped_fisher.using(granularity="head", name="heads"),
+    recipes.fisher_spectrum,
+    recipes.fisher_importance,
+    recipes.taylor_importance,
+]
 
-def _report(name, scope, samples, rounds, goals):
-    n, batch = len(samples), inputs(samples, scope.anatomy, "cpu", torch.float32)
-    parameters = list(scope.model.parameters())
 
-    def bare():
+def bare_pass(scope, samples):
+    batch, parameters = inputs(samples, scope.anatomy, "cpu", torch.float32), list(scope.model.parameters())
+
+    def run():
         losses = scope.rule.per_sample(scope.model(**batch).logits, samples)
         torch.autograd.grad(losses.sum(), parameters)
 
-    def sweep(*reducers):
-        gradient_sweep(scope, samples, reducers, chunk=n, progress=False)
+    return run
 
-    calls = {
-        "masses by module and head": lambda: sweep(Masses(n, ByModule(scope).of), Masses(n, ByHead(scope).of)),
-        "diagonal": lambda: sweep(Diagonal()),
-        "Gram": lambda: sweep(Gram()),
-    }
-    if rounds > 5:
-        calls["one backward per sample"] = lambda: scope.per_sample_gradients(samples)
-    for what, value in ratios(bare, calls, rounds).items():
-        print(line(f"{name}: {what} / forward and backward", value, goals.get(what, "-")))
+
+def sweep(scope, samples, make):
+    return lambda: gradient_sweep(scope, samples, make(scope), chunk=len(samples), progress=False)
+
+
+SWEEPS = {
+    "masses by module and head": lambda scope: [Masses(ByModule(scope)), Masses(ByHead(scope))],
+    "diagonal": lambda scope: [Sums("squares")],
+    "Gram": lambda scope: [Gram()],
+    "all of these": lambda scope: [Masses(ByModule(scope)), Masses(ByHead(scope)), Sums("squares"), Sums(), Gram()],
+}
+
+
+def squares_by_loop(scope, samples):
+    """The diagonal by one backward per sample."""
+    parameters = list(scope.model.parameters())
+
+    def run():
+        total = [torch.zeros_like(p) for p in parameters]
+        for i in range(len(samples)):
+            batch = inputs(samples[i], scope.anatomy, "cpu", torch.float32)
+            loss = scope.rule.per_sample(scope.model(**batch).logits, samples[i]).sum()
+            for t, g in zip(total, torch.autograd.grad(loss, parameters), strict=True):
+                t.addcmul_(g, g)
+        return total
+
+    return run
+
+
+def squares_by_vmap(scope, samples):
+    model = copy.deepcopy(scope.model)
+    model.config.pad_token_id = None  # a warning about it would look at the tokens, which vmap does not allow
+    parameters = {n: p.detach() for n, p in model.named_parameters()}
+
+    def loss(p, ids):
+        logits = functional_call(model, p, (ids[None],), {"use_cache": False}).logits[0, :-1]
+        return torch.nn.functional.cross_entropy(logits, ids[1:])
+
+    def run():
+        with sdpa_kernel(SDPBackend.MATH):
+            found = vmap(grad(loss), (None, 0))(parameters, samples.input_ids)
+        return [(g**2).sum(0) for g in found.values()]
+
+    return run
+
+
+def against_bare(name, scope, samples, rounds, goals):
+    calls = {what: sweep(scope, samples, make) for what, make in SWEEPS.items()}
+    for what, value in ratios(bare_pass(scope, samples), calls, rounds).items():
+        print(line(f"{name}: {what} / forward and backward", value, goals.get(what, "-")), flush=True)
+
+
+def against_others(name, scope, samples, rounds, goal):
+    """Other ways to the same diagonal, over the sweep."""
+    calls = {"loop": squares_by_loop(scope, samples), "vmap(grad)": squares_by_vmap(scope, samples)}
+    for what, value in ratios(sweep(scope, samples, SWEEPS["diagonal"]), calls, rounds).items():
+        print(line(f"{name}: diagonal, {what} / sweep", value, goal if what == "loop" else ">= 1"), flush=True)
+
+
+def six_shared(name, scope, samples, rounds, goal):
+    def alone():
+        for recipe in SIX:
+            recipe(scope, samples, chunk=len(samples), progress=False)
+
+    def shared():
+        with ts.options(progress=False):
+            ts.Study(scope, samples).run(*(recipe.using(chunk=len(samples)) for recipe in SIX))
+
+    print(
+        line(f"{name}: six recipes in one Study / the six alone", ratios(alone, {"shared": shared}, rounds)["shared"], goal),
+        flush=True,
+    )
+
+
+def large():
+    scope = ts.Scope(GPT2LMHeadModel(GPT2Config()).eval())
+    return scope, ts.Samples.tokens(torch.randint(50257, (32, 64), generator=torch.Generator().manual_seed(0)))
+
+
+def peak(what):
+    """The most memory that a process of its own takes (MB)."""
+    return int(subprocess.run([sys.executable, __file__, what], check=True, capture_output=True, text=True).stdout)
 
 
 def main() -> None:
     torch.set_num_threads(1)
     tiny = ts.load("tiny")
     goals = {"masses by module and head": "<= 1.2", "diagonal": "<= 1.2", "Gram": "<= 1.4"}
-    _report("tiny, 32 x 128", tiny, ts.datasets.shakespeare(tiny, n=32, length=128), 11, goals)
-    samples = ts.datasets.shakespeare(tiny, n=32, length=64)
-    r = ts.recipes
-    six = [
-        r.grouped_fisher,
-        r.grouped_fisher.using(granularity="head", name="heads"),
-        r.grouped_fisher.using(granularity="layer", name="layers"),
-    ]
-    six += [r.fisher_spectrum, r.gradient_health, r.grouped_fisher.using(granularity="channel", name="channels")]
-    shared = ratios(lambda: [recipe(tiny, samples) for recipe in six], {"shared": lambda: ts.Study(tiny, samples).run(*six)}, 7)
-    print(line("tiny: six recipes in one Study / the six alone", shared["shared"], "<= 0.28"))
-    model = GPT2LMHeadModel(GPT2Config()).eval()
-    ids = torch.randint(50257, (32, 64), generator=torch.Generator().manual_seed(0))
-    large = {"masses by module and head": "<= 0.85", "diagonal": "<= 1.2", "Gram": "<= 1.4"}
-    _report("124M, 32 x 64", ts.Scope(model), ts.Samples.tokens(ids), 2, large)
+    against_bare("tiny, 32 x 128", tiny, ts.datasets.shakespeare(tiny, n=32, length=128), 15, goals)
+    for length, goal in ((128, ">= 1.2"), (32, ">= 2.3"), (16, ">= 3")):
+        against_others(f"tiny, 32 x {length}", tiny, ts.datasets.shakespeare(tiny, n=32, length=length), 9, goal)
+    six_shared("tiny, 32 x 64", tiny, ts.datasets.shakespeare(tiny, n=32, length=64), 9, "<= 0.28")
+    scope, samples = large()
+    goals = {"masses by module and head": "<= 0.85", "diagonal": "<= 1.2", "Gram": "<= 1.4"}
+    against_bare("124M, 32 x 64", scope, samples, 2, goals)
+    six_shared("124M, 32 x 64", scope, samples, 1, "<= 0.33")
+    base = peak("bare")
+    for what in SWEEPS:
+        print(line(f"124M, 32 x 64: {what}, peak memory beyond the bare pass, MB", peak(what) - base, "<= 100"), flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    scope, samples = large()
+    (bare_pass(scope, samples) if sys.argv[1] == "bare" else sweep(scope, samples, SWEEPS[sys.argv[1]]))()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

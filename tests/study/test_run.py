@@ -1,0 +1,176 @@
+"""What a study says before it runs, while it runs, and when it is stopped."""
+
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import random_gpt2
+
+import tensorscope_nb as ts
+from tensorscope_nb.sweep import progress
+
+IDS = torch.randint(50, (12, 9), generator=torch.Generator().manual_seed(1))
+HEALTH = ts.recipes.gradient_health.using(chunk=2, per_sample=True)
+MASSES = ts.recipes.grouped_fisher.using(chunk=2, granularity="head")
+SPECTRUM = ts.recipes.fisher_spectrum.using(chunk=2)
+
+
+@pytest.fixture(autouse=True)
+def all_is_heard(monkeypatch):
+    monkeypatch.setattr(progress, "PER_SECOND", 10**9)
+
+
+class Heard:
+    """Stands in for a view that is open on the study."""
+
+    def __init__(self, study, stop_at=None):
+        self.texts, self.shown, self.ended, self.stop_at = [], [], [], stop_at
+        self.study = study
+        study._audience._views.add(self)
+
+    def report(self, done, text):
+        self.texts.append((done, text))
+        if self.stop_at and self.stop_at in text:
+            self.study._audience._stop.set()
+
+    def show(self, results):
+        self.shown.append({name: json.loads(r.attrs["tensorscope"]) for name, r in results.items()})
+
+    def finish(self, state, text):
+        self.ended.append((state, text))
+
+
+def said(result):
+    return json.loads(result.attrs["tensorscope"])
+
+
+def test_an_interrupt_keeps_what_the_samples_so_far_say():
+    scope = ts.Scope(random_gpt2())
+    study = ts.Study(scope, IDS)
+    Heard.keep = heard = Heard(study, stop_at="gradients: 6 of 12")
+    with pytest.raises(KeyboardInterrupt):
+        study.run(ts.recipes.ablation, HEALTH, MASSES)
+    assert heard.ended == [("stopped", "stopped: the results are of what was done")]
+    for recipe in (HEALTH, MASSES):
+        found, alone = study[recipe.name], recipe(scope, ts.Samples.tokens(IDS)[:6])
+        assert said(found)["partial"] and said(found)["n_used"] == 6 and said(found)["n_available"] == 12
+        for name in alone.data_vars:
+            assert np.allclose(found[name], alone[name], rtol=1e-4, atol=1e-6, equal_nan=True), name
+    assert "partial" not in said(study["ablation"])  # it was done before
+    study.run(HEALTH)
+    assert "partial" not in said(study[HEALTH.name]) and said(study[HEALTH.name])["n_used"] == 12
+
+
+def test_pairs_of_the_samples_so_far():
+    scope = ts.Scope(random_gpt2())
+    study = ts.Study(scope, IDS)
+    Heard.keep = Heard(study, stop_at="gradients: 4 of 12")
+    with pytest.raises(KeyboardInterrupt):
+        study.run(SPECTRUM)
+    alone = SPECTRUM(scope, ts.Samples.tokens(IDS)[:4])
+    assert np.allclose(study[SPECTRUM.name]["eigenvalue"], alone["eigenvalue"], atol=1e-5 * float(alone["eigenvalue"][0]))
+
+
+def test_an_interrupt_between_models_keeps_those_that_are_done(tmp_path):
+    scopes = {name: ts.Scope(random_gpt2(i)) for i, name in enumerate("abc")}
+    study = ts.Study(scopes, IDS)
+    Heard.keep = heard = Heard(study, stop_at="model c (3 of 3), gradients: 2 of 12")
+    with pytest.raises(KeyboardInterrupt):
+        study.run(MASSES)
+    found = study[MASSES.name]
+    assert found["model"].values.tolist() == ["a", "b"] and found["importance"].notnull().any()
+    assert said(found) | {"partial": True, "n_done": 2, "n_members": 3} == said(found)
+    assert 0 < heard.texts[0][0] < heard.texts[-1][0] < 1
+    again = ts.Study.open(study.save(tmp_path / "study"))
+    assert said(again[MASSES.name])["partial"]
+
+
+def test_results_grow_while_a_study_runs():
+    study = ts.Study(ts.Scope(random_gpt2()), IDS)
+    Heard.keep = heard = Heard(study)
+    study.run(HEALTH, MASSES)
+    assert heard.ended == [("done", "")]
+    partial = [shown for shown in heard.shown if shown[HEALTH.name].get("partial")]
+    assert partial and partial[0][HEALTH.name]["n_used"] == 2 and "partial" not in heard.shown[-1][HEALTH.name]
+    assert all(0 <= done <= 1 for done, _ in heard.texts) and any("s left" in text for _, text in heard.texts)
+
+
+def test_a_study_along_checkpoints_shows_what_is_to_come():
+    scopes = {name: ts.Scope(random_gpt2(i)) for i, name in enumerate("abc")}
+    study, shown = ts.Study(scopes, IDS), []
+    Heard.keep = heard = Heard(study)
+    heard.show = lambda results: shown.append(results[MASSES.name]["importance"])
+    study.run(MASSES)
+    assert [int(values.notnull().any(("layer", "head", "block")).sum()) for values in shown] == [1, 2, 3, 3]
+    assert all(values["model"].values.tolist() == list(scopes) for values in shown)
+
+
+def test_a_run_from_a_view_has_a_thread_and_can_be_stopped():
+    study = ts.Study(ts.Scope(random_gpt2()), IDS)
+    live = study.view(HEALTH)
+    began, go = threading.Event(), threading.Event()
+    original = live.report
+
+    def report(done, text):
+        original(done, text)
+        began.set()
+        go.wait(10)
+
+    live.report = report
+    live._start()
+    assert began.wait(20)
+    with pytest.raises(ValueError, match="running already"):
+        study.run(MASSES)
+    live._stop()
+    go.set()
+    deadline = time.monotonic() + 20
+    while live.status["state"] != "stopped" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert live.status["state"] == "stopped" and said(study[HEALTH.name])["partial"]
+
+
+def test_a_run_that_fails_says_why_in_the_view():
+    study = ts.Study(ts.Scope(random_gpt2()), IDS)
+    Heard.keep = heard = Heard(study)
+    with pytest.raises(ValueError, match="k is 0"):
+        study.run(ts.recipes.fisher_spectrum.using(k=0))
+    assert heard.ended == [("failed", "ValueError: k is 0: ask for at least 1 eigenvalue")]
+    study.run(MASSES)  # and the next run goes
+
+
+def test_importances_are_held_by_their_summaries():
+    scope = ts.Scope(random_gpt2())
+    study = ts.Study({"a": scope, "b": ts.Scope(random_gpt2(1))}, IDS)
+    study.run(ts.recipes.fisher_importance.using(per_sample=True), ts.recipes.magnitude_importance)
+    found = study["fisher_importance"].sel(model="a")
+    alone = ts.recipes.fisher_importance(scope, IDS, per_sample=True).summary()
+    assert np.allclose(found["total"], alone["total"], rtol=1e-5)
+    assert np.allclose(found["total_by_sample"].mean("sample"), alone["total"], rtol=1e-4)
+    assert said(study["fisher_importance"])["recipe"] == "fisher_importance"
+
+
+def test_a_plan_counts_passes_and_is_near_in_time():
+    scope = ts.load("tiny")
+    study = ts.Study(scope, ts.datasets.shakespeare(scope, n=48, length=64))
+    token = ts.recipes.fisher_importance.using(sample_unit="token", modules="*.h.1.mlp.c_proj", name="tokens")
+    recipes = (ts.recipes.gradient_health, ts.recipes.grouped_fisher, ts.recipes.ablation, token)
+    with ts.options(progress=False):
+        plan = study.plan(*recipes).set_index("recipes")
+        start = time.perf_counter()
+        study.run(*recipes[:2])
+        seconds = time.perf_counter() - start
+    assert plan.index.tolist() == ["gradient_health, grouped_fisher", "tokens", "ablation"]
+    assert plan["passes"].tolist() == [1, 1, 10]  # own loss, means, and eight heads
+    assert plan["samples"].tolist() == [48, 48 * 63, 48]
+    assert 0.2 < plan["seconds"].iloc[0] / seconds < 5
+    with ts.options(progress=False, memory=8_000_000):
+        pairs = study.plan(ts.recipes.fisher_spectrum)
+    assert pairs["passes"].item() > 1 and pairs["bytes"].item() <= 3 * 8_000_000
+    along = ts.Study(ts.checkpoints("tiny"), study.samples)
+    with ts.options(progress=False):
+        assert along.plan(ts.recipes.grouped_fisher)["models"].item() == 8
+    with pytest.raises(ValueError, match="no recipes: name at least one"):
+        study.plan()
