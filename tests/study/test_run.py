@@ -60,6 +60,7 @@ def test_an_interrupt_keeps_what_the_samples_so_far_say():
         for name in alone.data_vars:
             assert np.allclose(found[name], alone[name], rtol=1e-4, atol=1e-6, equal_nan=True), name
     assert "partial" not in said(study["ablation"])  # it was done before
+    heard.stop_at = None
     study.run(HEALTH)
     assert "partial" not in said(study[HEALTH.name]) and said(study[HEALTH.name])["n_used"] == 12
 
