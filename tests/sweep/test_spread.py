@@ -86,6 +86,21 @@ def test_a_worker_that_dies_is_an_error_that_names_its_shard():
         ts.recipes.fisher_importance(scope, samples, executor=one)
 
 
+def test_a_dask_worker_that_dies_is_one_too():
+    distributed = pytest.importorskip("distributed", reason="the extra 'distributed' is not installed")
+    import dask
+
+    samples = ts.Samples.tensors(torch.arange(12.0).reshape(6, 2), torch.arange(6) % 2)
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        distributed.Client(cluster) as client,
+        client.get_executor() as made,
+        pytest.raises(RuntimeError, match=r"^the worker died in shard 1 of 4 \(samples samples-0 to samples-1\) .*"),
+    ):
+        ts.recipes.fisher_importance(ts.Scope(Dying()), samples, executor=made)
+
+
 def test_an_error_in_a_worker_is_the_same_error(pool):
     samples = ts.Samples.tensors(torch.tensor([[0.0, 1], [2, 3], [torch.nan, 0], [1, 1]]), torch.tensor([0, 1, 0, 1]))
     model = torch.nn.Sequential(torch.nn.Linear(2, 2))
