@@ -114,7 +114,8 @@ def _fitting(data: xr.Dataset, variable: str | None, x: str | None, y: str | Non
     if has("layer", "head"):
         return HeadGrid, {}
     names = [variable] if variable is not None else [n for n in measures(data, []) if dims_of(data, n)]
-    pair = next(filter(None, (_pair(dims_of(data, n), x, y) for n in names)), None)
+    # without axes it is the first variable that says what the Dataset is about
+    pair = next(filter(None, (_pair(dims_of(data, n), x, y) for n in (names if axes else names[:1]))), None)
     if pair and (axes or not has("position") or set(pair) == {"layer", "position"}):
         return Matrix, {"y": pair[0], "x": pair[1]}
     if has("position"):

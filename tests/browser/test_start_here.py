@@ -81,7 +81,7 @@ def test_dragging_the_checkpoint_shows_the_bump(open_notebook, source):
     assert "3000" in grid.inner_text()
     box = timeline.locator("canvas").first.bounding_box()
     middle = box["y"] + box["height"] / 2
-    lab.page.mouse.move(box["x"] + box["width"] * 0.93, middle)
+    lab.page.mouse.move(box["x"] + box["width"] - 98, middle)
     lab.page.mouse.down()
     seen = set()
     for step in range(40, -1, -1):

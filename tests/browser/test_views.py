@@ -106,7 +106,7 @@ def test_dragging_the_checkpoint_moves_the_grid(lab: Any) -> None:
     canvas = part(lab, "Timeline", "canvas")
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
-    left, right = box["x"] + 64, box["x"] + box["width"] - 70
+    left, right = box["x"] + 64, box["x"] + box["width"] - 98
     mouse, y = lab.page.mouse, box["y"] + 120
     subtitle = part(lab, "HeadGrid", ".ts-sub")
     assert subtitle.text_content() == "at checkpoint 3000"
@@ -127,7 +127,7 @@ def test_a_line_selects_its_head(lab: Any) -> None:
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
     # the induction head is the one line at the top once training is over
-    x = 64 + 0.8 * (box["width"] - 134)
+    x = 64 + 0.8 * (box["width"] - 162)
     for y in range(30, 100, 3):
         canvas.hover(position={"x": x, "y": y})
         if part(lab, "Timeline", ".ts-tip").is_visible():

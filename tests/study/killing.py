@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import resource
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -118,6 +119,8 @@ def limit_files(most: int) -> None:
 
 def become_nobody() -> None:
     if os.getuid() == 0:
+        with tempfile.TemporaryDirectory() as folder:  # imports what a save imports: nobody may not read where it is
+            save_results(results(1), Path(folder) / "study")
         os.setgid(NOBODY)
         os.setuid(NOBODY)
 

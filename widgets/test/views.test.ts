@@ -4,7 +4,7 @@ import { linear, timeScale } from "../src/core/scale";
 import { ceiling, extentOf, isCausal, panelsAt, readPanel, rowOf, strongest } from "../src/views/attention-data";
 import { tokensOf } from "../src/core/tokens";
 import { cellAt, gridShape, runs } from "../src/views/grid";
-import { axisTicks, lineAt, linesOf, spread } from "../src/views/lines";
+import { axisTicks, lineAt, linesOf, shortName, spread } from "../src/views/lines";
 import { cubeOf } from "./cubes";
 
 test("a HeadGrid has layer 0 at the bottom", () => {
@@ -101,4 +101,11 @@ test("few steps get a tick each, many get round numbers", () => {
   expect(axisTicks(few, timeScale(few, [0, 300])).map(([, text]) => text)).toEqual(["0", "200", "3000"]);
   const many = Array.from({ length: 101 }, (_, i) => i * 10);
   expect(axisTicks(many, timeScale(many, [0, 500])).map(([, text]) => text)).toEqual(["0", "100", "200", "300", "400", "500", "600", "700", "800", "900", "1000"]);
+});
+
+test("the name at a line's end is short", () => {
+  expect(shortName([["layer", 1], ["head", 2]])).toBe("1.2");
+  expect(shortName([["layer", 1], ["head", 2], ["block", "V"]])).toBe("1.2 V");
+  expect(shortName([["module", "transformer.h.0.attn.c_proj"]])).toBe("0.attn.c_proj");
+  expect(shortName([["layer", 1]])).toBe("layer 1");
 });

@@ -82,3 +82,11 @@ export function axisTicks(steps: Value[], time: TimeScale, few = 16): [number, s
   const place = linear([first, last], [time.at(0), time.at(steps.length - 1)]);
   return ticks(first, last, 8).map((t) => [place(t), String(t)]);
 }
+
+/** A line by its place, short: "1.2" for layer 1, head 2, and the last steps of a module's path. */
+export function shortName(place: Line["place"]): string {
+  const [first, second, ...rest] = place;
+  const words = (d: string, v: unknown) => (d === "module" ? String(v).split(".").slice(-3).join(".") : `${d} ${v}`);
+  if (first?.[0] === "layer" && second?.[0] === "head") return [`${first[1]}.${second[1]}`, ...rest.map(([, v]) => String(v))].join(" ");
+  return place.map(([d, v]) => words(d, v)).join(", ");
+}

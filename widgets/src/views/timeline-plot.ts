@@ -7,7 +7,7 @@ import type { Value } from "../core/types";
 import { axisTicks, type Line, spread } from "./lines";
 
 export const LEFT = 58;
-export const RIGHT = 64;
+export const RIGHT = 92;
 export const TOP = 26;
 export const BOTTOM = 40;
 export const HEIGHT = 250;
@@ -163,7 +163,7 @@ function names(c: Context, p: Plot, shown: Shown[]): void {
   ends.forEach(({ line, colour, chosen }, i) => {
     c.fillStyle = colour;
     c.font = `${chosen ? 600 : 400} 11px ${p.theme.font}`;
-    c.fillText(p.name(line), p.width - RIGHT + 4, placed[i] + 0.5);
+    c.fillText(clipped(c, p.name(line), RIGHT - 6), p.width - RIGHT + 4, placed[i] + 0.5);
   });
 }
 

@@ -10,7 +10,7 @@ import { choice } from "../core/select";
 import { linear, numberText, type Scale, timeScale, type TimeScale } from "../core/scale";
 import { extent } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
-import { type Line, lineAt, linesOf } from "./lines";
+import { type Line, lineAt, linesOf, shortName } from "./lines";
 import { BOTTOM, HEIGHT, LEFT, MOST, plot, RIGHT, TOP } from "./timeline-plot";
 
 export const timeline: Kind = (stage: Stage) => {
@@ -51,8 +51,7 @@ export const timeline: Kind = (stage: Stage) => {
   };
 
   const name = (line: Line): string => line.place.map(([dim, v]) => `${dim} ${v}`).join(" · ") || "all";
-  const short = (line: Line): string =>
-    line.place.length === 2 && line.place[0][0] === "layer" && line.place[1][0] === "head" ? `${line.place[0][1]}.${line.place[1][1]}` : line.place.map(([d, v]) => `${d} ${v}`).join(", ");
+  const short = (line: Line): string => shortName(line.place);
   const isSelected = (line: Line): boolean => chosen(cube, line.place.map(([d]) => d), focus.cursor, focus.places)?.(line.index) ?? false;
   const isHovered = (line: Line): boolean => line.place.length > 0 && line.place.every(([d, v]) => focus.hover[d] === v);
 
@@ -134,7 +133,7 @@ export const timeline: Kind = (stage: Stage) => {
       setText(stage.title, options.title || `${sentence(variable.longName)} over training`);
       const aside = selected.length > MOST ? [`the first ${MOST} of ${selected.length} selected are coloured`] : [];
       setText(stage.subtitle, [`${x} ${steps[current()]}`, ...notes, ...aside].join(" · "));
-      setText(hint, selected.length || !lines[0]?.place.length ? "" : "click a line to select its head; drag to move the checkpoint");
+      setText(hint, selected.length || !lines[0]?.place.length ? "" : `click a line to select its ${lines[0].place.map(([d]) => d).join(" and ")}; drag to move the ${x}`);
       hint.hidden = !hint.textContent;
       choose.show();
       const aria: Record<string, string> = {
