@@ -105,6 +105,11 @@ class Gradients:
         self.forms = tuple(forms)
         self.n = n
         self.rows, self.columns = weight.shape
+        # squares and products of half-precision gradients underflow
+        self.dtype = torch.float32 if weight.dtype in (torch.float16, torch.bfloat16) else weight.dtype
+
+    def zeros(self, *shape: int) -> Tensor:
+        return self.weight.new_zeros(*shape, dtype=self.dtype)
 
     @property
     def size(self) -> int:
@@ -117,12 +122,12 @@ class Gradients:
 
     def times(self, vector: Tensor) -> Tensor:
         """Gᵢ v, (n, rows)."""
-        return sum((form.times(vector) for form in self.forms), start=self.weight.new_zeros(self.n, self.rows))
+        return sum((form.times(vector) for form in self.forms), start=self.zeros(self.n, self.rows))
 
     def block(self, rows: Rows, columns: slice, touched: bool = True) -> Tensor:
         """(n, some rows, some columns), new memory; a row that no token ``touched`` has nothing of the lookups."""
         made = [form.block(rows, columns) for form in self.forms if not isinstance(form, Lookup)]
-        block = sum(made[1:], start=made[0]) if made else self.weight.new_zeros(self.n, *self.weight[rows, columns].shape)
+        block = sum(made[1:], start=made[0]) if made else self.zeros(self.n, *self.weight[rows, columns].shape)
         for form in self.forms:
             if touched and isinstance(form, Lookup):
                 form.add(block, rows, columns)

@@ -111,7 +111,7 @@ def _zeros(gradients: Gradients, wants: Collection[Want]) -> Found:
         if want == "gram":
             found[want] = torch.zeros(n, n, dtype=torch.float64)
         elif want in ("sum", "squares") or (isinstance(want, Elementwise) and want.by == "weight"):
-            found[want] = weight.new_zeros(rows, columns)
+            found[want] = gradients.zeros(rows, columns)
         else:
             shape = (n,) if isinstance(want, Elementwise) else shapes[want]
             found[want] = torch.zeros(shape, dtype=torch.float64, device=weight.device)
