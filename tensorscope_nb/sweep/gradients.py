@@ -8,7 +8,7 @@ What a reducer wants of each parameter (masses, a sum, squares, inner products) 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
@@ -63,22 +63,33 @@ class GradientReducer(Protocol):
         ...
 
 
-@dataclass
+@dataclass(frozen=True)
 class Coverage:
     """What a sweep went through."""
 
     samples: Samples  # those that are done: all, unless it was interrupted
     n_available: int
     parameters: list[Parameter]
-    divisor: float  # what a sum over samples is divided by: their number, or that of all predicted tokens
+    weights: Tensor  # what each sample's mean loss was multiplied by
     by_reference: list[str] = field(default_factory=list)  # found by one backward per sample
-    each: float = 0.0  # bytes per sample that were held for pairs
+    n_paired: int = 0  # the first so many samples have all their inner products, where those were wanted
+    each: float = 0.0  # bytes per sample that were held for them
     interrupted: bool = False
     source: Tensor | None = None  # of each unit the number of the sample it comes from; None: units are samples
 
     @property
     def complete(self) -> bool:
         return len(self.samples) == self.n_available
+
+    @property
+    def divisor(self) -> float:
+        """What a sum over samples is divided by: their number, or that of all predicted tokens."""
+        return float(self.weights.sum())
+
+    def first(self, n: int) -> Coverage:
+        """The same of the first n samples."""
+        source = None if self.source is None else self.source[:n]
+        return replace(self, samples=self.samples[:n], weights=self.weights[:n], source=source)
 
 
 def gradient_sweep(
@@ -104,11 +115,12 @@ def gradient_sweep(
     parameters = [p for p in parameters_of(scope, chosen_parameters(scope, modules)) if only is None or p.name in only]
     samples = scope.rule.prepared(samples)
     terms = scope.rule.n_terms(samples).double()
-    source = Source(scope, samples, parameters, terms if reduction == "sum" else torch.ones_like(terms), reducers)
+    weights = terms if reduction == "sum" else torch.ones_like(terms)
     wants = {p.name: {want for r in reducers for want in r.wants(p)} for p in parameters}
+    source = Source(scope, samples, [p for p in parameters if wants[p.name]], weights, reducers)
     parts = [len(part) for part in chunks(samples, scope.anatomy, source.chunk(chunk))]
     pairs = Pairs(source, len(samples), reducers) if any("gram" in w for w in wants.values()) and len(parts) > 1 else None
-    done, interrupted = 0, False
+    done, n_paired, interrupted = 0, 0, False
     for reducer in reducers:
         reducer.begin(len(samples))
 
@@ -123,6 +135,12 @@ def gradient_sweep(
             if "gram" in found and "gram" in reducer.wants(parameter):
                 reducer.pair(parameter, found["gram"], done, done)
 
+    def covered() -> Coverage:
+        each = pairs.each if pairs else 0.0
+        paired = n_paired if pairs else done
+        made = samples[:done], len(samples), parameters, weights[:done], source.by_reference, paired, each, interrupted
+        return Coverage(*made)
+
     with bar(len(samples), "gradients", progress) as ticks:
         try:
             for size in parts:
@@ -134,18 +152,16 @@ def gradient_sweep(
                     if pairs:
                         pairs.chunk_ends(size)
                 ticks.update(size)
-                if so_far is not None and not pairs and done < len(samples):
-                    so_far(source.covered(done))
+                if so_far is not None and done < len(samples):
+                    so_far(covered())
             if pairs:
-                done = pairs.finish(done, ticks)
+                n_paired = pairs.finish(done, ticks)
         except KeyboardInterrupt:
-            done = pairs.finish(done, ticks, interrupted=True) if pairs and done else done
             if not done:
                 raise
+            n_paired = pairs.finish(done, ticks, interrupted=True) if pairs else 0
             interrupted = True
-    covered = source.covered(done)
-    covered.each, covered.interrupted = pairs.each if pairs else 0.0, interrupted
-    return covered
+    return covered()
 
 
 class Source:
@@ -169,10 +185,6 @@ class Source:
             raise too_much("the gradients of one sample", each)
         return min(asked or 64, int(current().memory // each))
 
-    def covered(self, done: int) -> Coverage:
-        divisor = float(self.weights[:done].sum())
-        return Coverage(self.samples[:done], len(self.samples), self.parameters, divisor, self.by_reference)
-
     def gradients(self, rows: slice, use: Use) -> Chunk:
         """One forward and one backward of some samples, in which each parameter's gradients are used once."""
         part, weights = self.samples[rows], self.weights[rows]
@@ -182,9 +194,8 @@ class Source:
         factored = [p for p in self.parameters if p.name not in self.by_reference]
         unknown = [] if verdicts is None else [p for p in factored if p.name not in verdicts.agreed]
         alone = Alone(self.scope, part, weights, unknown) if unknown else None
-        whole = self._by_one(
-            part, weights, self.by_reference
-        )  # before anything is used: where the model runs, an interrupt may come
+        # before anything is used: where the model runs, an interrupt may come
+        whole = self._by_one(part, weights, self.by_reference)
         wrong: list[str] = []
 
         def checked(parameter: Parameter, gradients: Gradients) -> None:

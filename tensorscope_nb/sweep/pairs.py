@@ -39,6 +39,7 @@ class Pairs:
         self.held: Held = {}
         self.each = 0.0  # bytes per sample
         self.fits = True
+        self.finished = 0  # samples whose pairs are known, where they are gone through in pieces
 
     def keep(self, parameter: Parameter, gradients: Gradients) -> Gradients:
         compact = gradients.compact()
@@ -63,32 +64,23 @@ class Pairs:
                 whole = joined(kept)
                 self._give(self.wanted[name], whole, whole, 0, 0)
             return done
+        if interrupted:  # the samples would have to be gone through once more
+            return self.finished
         size = int(current().memory / self.each / 2)
-        starts = range(0, size if interrupted else done, size)
-        if interrupted:
-            ticks = None  # who listens has had enough
-        else:
-            ticks.total += sum(min(start + size, done) for start in starts)
+        starts = range(0, done, size)
+        ticks.total += sum(min(start + size, done) for start in starts)
         for start in starts:
-            try:
-                self._piece(start, range(0, start, size), size, done, ticks)
-            except KeyboardInterrupt:
-                if not start:
-                    raise
-                return start
-        return min(done, size) if interrupted else done
+            self._piece(start, range(0, start, size), size, done, ticks)
+            self.finished = min(start + size, done)
+        return done
 
     def _piece(self, start: int, before: Sequence[int], size: int, done: int, ticks: Any) -> None:
         """The pairs of a piece with itself and with each of those before it."""
         piece = self._run(start, min(start + size, done))
         self._cross(piece, piece, start, start)
-        self._tick(ticks, min(size, done - start))
+        ticks.update(min(size, done - start))
         for earlier in before:
             self._cross(piece, self._run(earlier, earlier + size), start, earlier)
-            self._tick(ticks, size)
-
-    def _tick(self, ticks: Any, size: int) -> None:
-        if ticks is not None:
             ticks.update(size)
 
     def _run(self, start: int, stop: int) -> dict[str, Gradients]:

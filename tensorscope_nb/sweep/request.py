@@ -71,10 +71,11 @@ def drive(
             for group in sharing(waiting):
                 listen = _telling(starting, group, so_far) if so_far and first else None
                 covered = _answer(scope, list(group.values()), executor, listen)
-                for i in group:
+                for i, request in group.items():
                     del waiting[i]
-                    if (request := _next(running[i], covered, results, i)) is not None and not covered.interrupted:
-                        waiting[i] = request
+                    given = _given(request, covered)
+                    if given and (following := _next(running[i], given, results, i)) and not covered.interrupted:
+                        waiting[i] = following
                 if covered.interrupted:
                     raise KeyboardInterrupt
             first = False
@@ -131,9 +132,17 @@ def _telling(starting: Sequence[Started], group: dict[int, GradientRequest], so_
         return results[i]
 
     def tell(covered: Coverage) -> None:
-        so_far({i: partial(made, i, request, covered) for i, request in group.items()})
+        given = {i: _given(request, covered) for i, request in group.items()}
+        so_far({i: partial(made, i, group[i], each) for i, each in given.items() if each})
 
     return tell
+
+
+def _given(request: GradientRequest, covered: Coverage) -> Coverage | None:
+    """What a request was answered with: inner products of pairs are ready later than what adds up over samples."""
+    if not any("gram" in reducer.wants(p) for p in covered.parameters for reducer in request.reducers):
+        return covered
+    return covered.first(covered.n_paired) if covered.n_paired else None
 
 
 def _next(generator: Asking, given: Coverage | None, results: list[Any], i: int) -> GradientRequest | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.reference import chosen_parameters
@@ -56,17 +57,17 @@ def spread(
         for shard in shards:
             packed = pack(scope, (samples[shard.rows], list(reducers)))
             calls.append(Call(shard.name, file, _swept, (packed, how | {"only": shard.only})))
-        found: list[tuple[float, list[str]]] = []
+        found: list[tuple[Tensor, list[str]]] = []
         for shard, packed in zip(shards, run_all(executor, calls, done), strict=True):
-            parts, divisor, by_reference = unpack(scope, packed)
+            parts, weights, by_reference = unpack(scope, packed)
             for reducer, part in zip(reducers, parts, strict=True):
                 if shard.only is None or shard is shards[0] or not reducer.needs:  # every one of them has seen all sites
                     reducer.merge(part, shard.rows.start)
-            found.append((divisor, by_reference))
-    divisor = found[0][0] if shards[0].only is not None else sum(each for each, _ in found)
+            found.append((weights, by_reference))
+    weights = found[0][0] if shards[0].only is not None else torch.cat([each for each, _ in found])
     parameters = parameters_of(scope, chosen_parameters(scope, how["modules"]))
     by_reference = list(dict.fromkeys(name for _, names in found for name in names))
-    return Coverage(samples, len(samples), parameters, divisor, by_reference)
+    return Coverage(samples, len(samples), parameters, weights, by_reference, len(samples))
 
 
 def _shards(scope: Scope, samples: Samples, reducers: Sequence[Reducer], modules: Any, workers: int) -> list[Shard]:
@@ -170,7 +171,7 @@ def _task(
 def _swept(scope: Scope, packed: bytes, how: dict[str, Any]) -> bytes:
     samples, reducers = unpack(scope, packed)
     covered = gradient_sweep(scope, samples, reducers, progress=False, **how)
-    return pack(scope, (reducers, covered.divisor, covered.by_reference))
+    return pack(scope, (reducers, covered.weights, covered.by_reference))
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def per_sample(scope, samples, *, chunk=None, **options):
     step = chunk or len(samples)
     for start in range(0, len(samples), step):
         source.gradients(slice(start, start + step), use)
-    return {name: torch.cat(parts) for name, parts in found.items()}, source.covered(len(samples))
+    return {name: torch.cat(parts) for name, parts in found.items()}, source
 
 
 def source_of(scope, samples, *, reduction="mean", modules=None):
@@ -97,7 +97,7 @@ def test_the_sum_over_tokens_and_its_divisor():
     scope, samples = ts.Scope(build("gpt2")), data_for("gpt2")
     found, covered = per_sample(scope, samples, reduction="sum")
     terms = torch.tensor([11.0, 11, 11, 6, 11])
-    assert covered.divisor == terms.sum()
+    assert torch.equal(covered.weights, terms.double())
     expected = scope.per_sample_gradients(samples)
     name = "transformer.h.0.attn.c_attn.weight"
     assert torch.allclose(found[name], expected[name] * terms[:, None, None], atol=1e-5)

@@ -7,6 +7,7 @@ from model_zoo import build
 from tiny_models import random_gpt2
 
 import tensorscope_nb as ts
+from tensorscope_nb.recipes.recipe import run_together
 from tensorscope_nb.sweep import gradients as engine
 from tensorscope_nb.sweep import progress
 from tensorscope_nb.sweep.gradients import gradient_sweep
@@ -60,17 +61,38 @@ class _Stop:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("room", [4.5, 100])
-def test_an_interrupt_leaves_whole_chunks(room):
+@pytest.mark.parametrize(
+    ("room", "after", "paired"),
+    [(100, 4, 4), (4.5, 4, 0), (4.5, 12, 2), (4.5, 20, 4)],
+    ids=["all is held", "before the pairs", "in the second piece", "in the third"],
+)
+def test_an_interrupt_leaves_what_is_whole(room, after, paired):
+    """Sums are of the samples that were gone through, products of those whose pairs are all known; each says of how many."""
     scope = ts.Scope(random_gpt2())
     each = gradient_sweep(scope, SAMPLES, [Gram()], chunk=4).each
     gram, sums = Gram(), Sums()
-    with ts.options(memory=int(each * room)), listened(_Stop(4)):
+    with ts.options(memory=int(each * room)), listened(_Stop(after)):
         covered = gradient_sweep(scope, SAMPLES, [gram, sums], chunk=2)
-    done = len(covered.samples)
-    assert not covered.complete and done >= 2 and covered.divisor == done
-    k = dense(scope)[:done, :done]
-    assert torch.allclose(sum(gram.values.values())[:done, :done], k, rtol=1e-4, atol=1e-6)
+    done = min(after, 9)
+    assert covered.interrupted and len(covered.samples) == done and covered.divisor == done
+    assert covered.n_paired == paired
+    k = dense(scope)[:paired, :paired]
+    if paired:
+        assert torch.allclose(sum(gram.values.values())[:paired, :paired], k, rtol=1e-4, atol=1e-6)
+    expected = scope.per_sample_gradients(SAMPLES[:done])
+    assert all(torch.allclose(sums.totals[n], g.sum(0), atol=1e-5) for n, g in expected.items())
+
+
+def test_recipes_of_one_sweep_say_each_of_how_many_samples_it_is():
+    scope = ts.Scope(random_gpt2())
+    each = gradient_sweep(scope, SAMPLES, [Gram()], chunk=4).each
+    health, spectrum = (r.using(chunk=2) for r in (ts.recipes.gradient_health, ts.recipes.fisher_spectrum))
+    with ts.options(memory=int(each * 4.5)), pytest.raises(KeyboardInterrupt) as caught, listened(_Stop(12)):
+        run_together(scope, [(health, (SAMPLES,), {}), (spectrum, (SAMPLES,), {})])
+    found_health, found_spectrum = caught.value.results
+    assert np.allclose(found_health["grad_norm"], health(scope, SAMPLES)["grad_norm"], rtol=1e-4)
+    two = spectrum(scope, SAMPLES[:2])
+    assert np.allclose(found_spectrum["eigenvalue"], two["eigenvalue"], rtol=1e-4)
 
 
 def test_an_interrupt_of_sums_alone():
