@@ -86,12 +86,11 @@ class Recipe:
         signature = inspect.signature(self.function)
         defaults = {n: p.default for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
         plain = {n: v for n, v in (defaults | options).items() if isinstance(v, str | int | float | bool | tuple | list | None)}
-        versions = {"tensorscope_nb": __version__} | {name: version(name) for name in ("torch", "transformers")}
         return {
             "recipe": self.name, "question": self.question, "source": self.source, "model": scope.name,
             "weights": fingerprint(scope), "options": plain, "loss": scope.rule.name,
             "dtype": str(next(scope.model.parameters()).dtype), "seconds": round(seconds, 3),
-            "versions": versions, **json.loads(result.attrs.get("tensorscope", "{}")),
+            "versions": _versions(), **json.loads(result.attrs.get("tensorscope", "{}")),
         }  # fmt: skip
 
     def __repr__(self) -> str:
@@ -128,6 +127,11 @@ def run_together(
     """Several recipes on one model; those that ask for the same gradients of the same samples share one sweep."""
     starting = [functools.partial(recipe.started, scope, *args, **options) for recipe, args, options in calls]
     return drive(scope, starting, executor=executor, so_far=so_far)
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {"tensorscope_nb": __version__} | {name: version(name) for name in ("torch", "transformers")}
 
 
 def recipe(*, question: str, source: str, needs: Sequence[str]) -> Callable[[Callable[..., Any]], Recipe]:
