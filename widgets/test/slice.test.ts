@@ -42,7 +42,7 @@ test("values without checkpoints say that they do not follow, or where they are 
 });
 
 test("a dimension that cannot be averaged shows its first value", () => {
-  const blocks = cubeOf({ block: ["Q", "K"], layer: [0, 1] }, { score: [["block", "layer"], [1, 2, 3, 4]] });
+  const kinds = cubeOf({ kind: ["Q", "K"], layer: [0, 1] }, { score: [["block", "layer"], [1, 2, 3, 4]] });
   expect(slice(blocks, blocks.variables.score, ["layer"], {}).notes).toEqual(["block Q (the first of 2)"]);
   expect([...slice(blocks, blocks.variables.score, ["layer"], { block: "K" }).values]).toEqual([3, 4]);
 });
@@ -57,4 +57,11 @@ test("colours span the whole variable, so that checkpoints compare", () => {
 test("the extent skips what is no number", () => {
   expect(extent([NaN, 3, -1, Infinity])).toEqual([-1, 3]);
   expect(extent([NaN])).toEqual([0, 1]);
+});
+
+test("the blocks of a head are taken together until one is chosen", () => {
+  const heads = cubeOf({ layer: [0], block: ["Q", "O"] }, { mass: [["layer", "block"], [1, 3]] });
+  expect(slice(heads, heads.variables.mass, ["layer"], {})).toMatchObject({ notes: ["mean over 2 blocks"] });
+  expect([...slice(heads, heads.variables.mass, ["layer"], {}).values]).toEqual([2]);
+  expect([...slice(heads, heads.variables.mass, ["layer"], { block: "O" }).values]).toEqual([3]);
 });

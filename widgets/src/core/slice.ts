@@ -13,7 +13,7 @@ export interface Slice {
 }
 
 const LATEST = new Set(["checkpoint", "step"]);
-const POOLED = new Set(["sample", "replicate", "position", "query", "key"]);
+const POOLED = new Set(["sample", "replicate", "block", "position", "query", "key"]);
 
 export const pooled = (dim: string): boolean => POOLED.has(dim) || POOLED.has(baseName(dim) ?? "");
 
