@@ -42,9 +42,9 @@ test("values without checkpoints say that they do not follow, or where they are 
 });
 
 test("a dimension that cannot be averaged shows its first value", () => {
-  const kinds = cubeOf({ kind: ["Q", "K"], layer: [0, 1] }, { score: [["block", "layer"], [1, 2, 3, 4]] });
-  expect(slice(kinds, kinds.variables.score, ["layer"], {}).notes).toEqual(["block Q (the first of 2)"]);
-  expect([...slice(kinds, kinds.variables.score, ["layer"], { block: "K" }).values]).toEqual([3, 4]);
+  const kinds = cubeOf({ kind: ["Q", "K"], layer: [0, 1] }, { score: [["kind", "layer"], [1, 2, 3, 4]] });
+  expect(slice(kinds, kinds.variables.score, ["layer"], {}).notes).toEqual(["kind Q (the first of 2)"]);
+  expect([...slice(kinds, kinds.variables.score, ["layer"], { kind: "K" }).values]).toEqual([3, 4]);
 });
 
 test("colours span the whole variable, so that checkpoints compare", () => {
