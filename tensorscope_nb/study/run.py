@@ -41,10 +41,10 @@ def run_recipes(
     audience: Audience,
     keep: Callable[[Results], None],
 ) -> None:
-    """Gives ``keep`` the results: all at the end, or those that there are where an interrupt, which is raised, ends it."""
+    """Gives ``keep`` the results: all at the end, or those that there are where an interrupt or an error ends it."""
     found: list[list[xr.Dataset]] = []
     try:
-        with bar(len(members), "study") as done:
+        with bar(len(members), "study", None if len(members) > 1 else False) as done:
             if members.dimension is not None and executor is not None:
                 for results in _elsewhere(members, samples, recipes, executor, done, audience):
                     found.append(results)
@@ -59,14 +59,10 @@ def run_recipes(
                         found.append(_one(scope, samples, recipes, executor, so_far))
                     done.update()
                     _tell(members, recipes, found, audience)
-    except Unfinished as interrupt:
-        if members.dimension is None:
-            keep({recipe.name: as_dataset(r) for recipe, r in zip(recipes, interrupt.results, strict=True) if r is not None})
+    except BaseException as ended:
+        if isinstance(ended, Unfinished) and members.dimension is None:
+            keep({recipe.name: as_dataset(r) for recipe, r in zip(recipes, ended.results, strict=True) if r is not None})
         elif found:
-            keep(_joined(members, recipes, found))
-        raise
-    except KeyboardInterrupt:
-        if found:
             keep(_joined(members, recipes, found))
         raise
     keep(_joined(members, recipes, found))

@@ -30,9 +30,9 @@ class Viewers:
 
         live = Live(start=None if run is None else lambda: self._start(run), stop=self._stop.set)
         self._views.add(live)
-        self._shown = dict(results)
-        if results:
-            live.show(results)
+        self._shown = {**results, **self._shown}  # a run that goes on has newer ones
+        if self._shown:
+            live.show(self._shown)
         return live
 
     @contextmanager

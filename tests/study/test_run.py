@@ -142,6 +142,15 @@ def test_a_run_that_fails_says_why_in_the_view():
     study.run(MASSES)  # and the next run goes
 
 
+def test_a_model_that_fails_does_not_take_the_others_with_it():
+    broken = ts.Scope(random_gpt2(1))
+    broken.model.transformer.h[1].mlp.c_fc.weight.data[0] = torch.nan
+    study = ts.Study({"a": ts.Scope(random_gpt2()), "b": broken}, IDS)
+    with pytest.raises(ValueError, match=r"transformer\.h\.1\.mlp\.c_fc\.weight holds NaN"):
+        study.run(MASSES)
+    assert study[MASSES.name]["model"].values.tolist() == ["a"] and said(study[MASSES.name])["n_members"] == 2
+
+
 def test_importances_are_held_by_their_summaries():
     scope = ts.Scope(random_gpt2())
     study = ts.Study({"a": scope, "b": ts.Scope(random_gpt2(1))}, IDS)
