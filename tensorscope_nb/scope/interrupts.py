@@ -10,6 +10,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 _open: list[Interrupts] = []  # of the main thread, the innermost last
+_sealed = 0
 
 
 @contextmanager
@@ -24,9 +25,21 @@ def held_interrupts() -> Iterator[Interrupts]:
 
 
 @contextmanager
+def sealed() -> Iterator[None]:
+    """Inside, an interrupt waits even where ``allowed``: something is half done that must be finished."""
+    global _sealed
+    _sealed += 1
+    try:
+        yield
+    finally:
+        _sealed -= 1
+
+
+@contextmanager
 def allowed() -> Iterator[None]:
     """Inside, where the model runs and nothing is half done, an interrupt comes at once."""
-    before = [(each, each.held) for each in _open] if threading.current_thread() is threading.main_thread() else []
+    waits = _sealed or threading.current_thread() is not threading.main_thread()
+    before = [] if waits else [(each, each.held) for each in _open]
     for each, _ in before:
         each.held = False
     try:

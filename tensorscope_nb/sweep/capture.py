@@ -90,7 +90,7 @@ def capture(
         def keep(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
             x = args[0] if args else next(value for value in kwargs.values() if isinstance(value, Tensor))
             out = main_tensor(output)
-            if len(out) != len(part):
+            if out.ndim < 2 or x.ndim < 1 or len(out) != len(part) or len(x) != len(part):
                 apart.add(path)
             elif out.requires_grad:
                 # the edge and not the tensor: an activation that works in place would put its own gradient there
@@ -99,9 +99,9 @@ def capture(
         return keep
 
     with ExitStack() as stack, torch.enable_grad():
-        bases = stack.enter_context(intercepted(scope.model, scope.anatomy, points, [], leaves=bool(points)))
         for path, module in modules.items():
             stack.callback(module.register_forward_hook(hook(path), with_kwargs=True).remove)
+        bases = stack.enter_context(intercepted(scope.model, scope.anatomy, points, [], leaves=bool(points)))
         losses = scope.rule.per_sample(output_of(scope.model, part, scope.anatomy), part)
         check_finite(losses.detach(), part, scope.model)
         if on_losses is not None:
@@ -109,13 +109,24 @@ def capture(
         total = (losses * weights.to(losses)).sum()
     strange = {p.name for p in parameters if any(path in apart for path, _, _ in p.uses)}
     usable = [p for p in parameters if p.uses and p.name not in strange]
-    found = _backward(total, calls, usable, bases, use, len(part))
+    # where a weight is used outside the calls known, what follows must be differentiated as well
+    elsewhere = {
+        p.name: p.tensor for p in parameters if p.uses and (p.held_elsewhere or any(path not in calls for path, _, _ in p.uses))
+    }
+    found, unseen = _backward(total, calls, usable, bases, use, len(part), elsewhere)
+    strange |= unseen
     return Chunk(part, points, bases, dict(zip(bases, found, strict=True))), strange
 
 
 def _backward(
-    total: Tensor, calls: dict[str, list[_Call]], parameters: Sequence[Parameter], bases: Mapping[str, Tensor], use: Use, n: int
-) -> list[Tensor]:
+    total: Tensor,
+    calls: dict[str, list[_Call]],
+    parameters: Sequence[Parameter],
+    bases: Mapping[str, Tensor],
+    use: Use,
+    n: int,
+    elsewhere: Mapping[str, Tensor],
+) -> tuple[list[Tensor], set[str]]:
     """Runs the backward; a parameter is used when the last of its calls has its gradient."""
     of_path: dict[str, list[Parameter]] = {}
     for parameter in parameters:
@@ -140,17 +151,35 @@ def _backward(
             for call in made:
                 if not call.starts:
                     stack.callback(call.edge.node.register_prehook(_listening(arrived, path, call)).remove)
-        # where a weight is used outside the modules known, what follows must be differentiated as well
-        elsewhere = [p.tensor for p in parameters if p.held_elsewhere]
-        ends: Any = [call.edge for _, call in starts] + list(bases.values()) + elsewhere
+        ends: Any = [call.edge for _, call in starts] + list(bases.values()) + list(elsewhere.values())
         deltas = torch.autograd.grad(total, ends, allow_unused=True) if ends else ()
     for (path, call), delta in zip(starts, deltas, strict=False):
         arrived(path, call, delta)
+    used = {name for name, d in zip(elsewhere, deltas[len(deltas) - len(elsewhere) :], strict=False) if d is not None}
+    reached = _reached(total) if any(waiting.values()) else set()
+    unseen: set[str] = set()
     for parameter in parameters:
-        if waiting[parameter.name] or not any(path in paths for path, _, _ in parameter.uses):
+        called = [path for path, _, _ in parameter.uses if path in paths]
+        if not called and parameter.name in used:
+            unseen.add(parameter.name)  # used, but not by a call of its module
+        elif waiting[parameter.name] and any(c.delta is None and c.edge.node in reached for path in called for c in calls[path]):
+            unseen.add(parameter.name)  # something before it is differentiated that is no call known
+        elif waiting[parameter.name] or not called:
             use(parameter, _gradients(parameter, calls, n))  # modules that did not run, or whose output nothing used
     found = deltas[len(starts) : len(starts) + len(bases)]
-    return [torch.zeros_like(base) if g is None else g for base, g in zip(bases.values(), found, strict=True)]
+    return [torch.zeros_like(base) if g is None else g for base, g in zip(bases.values(), found, strict=True)], unseen
+
+
+def _reached(total: Tensor) -> set[Any]:
+    """The nodes of the graph of the loss."""
+    seen: set[Any] = set()
+    left = [total.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            left += [following for following, _ in node.next_functions]
+    return seen
 
 
 def _listening(arrived: Callable[[str, _Call, Tensor | None], None], path: str, call: _Call) -> Callable[[Any], None]:

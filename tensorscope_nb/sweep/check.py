@@ -6,13 +6,12 @@ depends on the others, which has no per-sample gradients at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import Samples
@@ -26,29 +25,6 @@ if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
 
 AGREES = 1e-3  # relative to the largest entry of the parameter
-NOISE = 1e-6  # relative to the largest of the model: a gradient that is zero by symmetry (a key's bias) is rounding
-
-
-_known: WeakKeyDictionary[nn.Module, dict[Any, tuple[frozenset[str], frozenset[str]]]] = WeakKeyDictionary()
-
-
-class Verdicts:
-    """Which parameters of a model were found to agree, and which not, for samples of this shape.
-
-    It is a matter of the model's code, and not of its weights: once is enough, until a module, a hook or a type changes.
-    """
-
-    def __init__(self, scope: Scope, part: Samples) -> None:
-        shapes = tuple((name, tuple(value.shape)) for name, value in part.inputs.items())
-        modules = tuple((id(m), len(m._forward_hooks), len(m._forward_pre_hooks)) for m in scope.model.modules())
-        types = tuple(p.dtype for p in scope.model.parameters())
-        labels = None if part.labels is None else part.labels.ndim
-        self._key = hash((shapes, labels, modules, types, id(scope.rule.custom)))
-        self._of = _known.setdefault(scope.model, {})
-        self.agreed, self.wrong = self._of.get(self._key, (frozenset(), frozenset()))
-
-    def add(self, agreed: Iterable[str], wrong: Iterable[str]) -> None:
-        self._of[self._key] = (self.agreed | set(agreed), self.wrong | set(wrong))
 
 
 class Alone:
@@ -70,9 +46,10 @@ class Alone:
             parameter.name: torch.zeros(len(parameter.matrix)) if g is None else self._signed(as_matrix(g.to_dense()))
             for parameter, g in zip(parameters, gradients, strict=True)
         }
-        self.largest = max((float(g.abs().max()) for g in self.gradients.values()), default=0.0)
         precision = max((torch.finfo(tensor.dtype).eps for tensor in [loss, *tensors]), default=0.0)
         self.tolerance = max(AGREES, 8 * precision)
+        # a gradient that is zero by symmetry (a key's bias) is rounding on the scale of the others
+        self.noise = 8 * precision * max((float(g.abs().max()) for g in self.gradients.values()), default=0.0)
 
     def _signed(self, matrix: Tensor) -> Tensor:
         wide = matrix.float() if matrix.dtype in (torch.float16, torch.bfloat16) else matrix
@@ -83,14 +60,18 @@ class Alone:
         if abs(float(losses[self.at]) - self.loss) > self.tolerance * abs(self.loss) + 1e-6:
             raise UnsupportedModel("the loss of a sample changes with the samples beside it: it has no gradient of its own")
 
+    def says_nothing_of(self, parameter: Parameter) -> bool:
+        """Whether the sample does not reach the parameter: a gradient of zero is what any rule would give."""
+        return not bool(self.gradients[parameter.name].any())
+
     def agrees(self, parameter: Parameter, gradients: Gradients) -> bool:
         """Whether the sample has, among the others, the gradient that it has alone."""
-        if parameter.name not in self.gradients:  # it was found to agree before
+        if parameter.name not in self.gradients:  # it was looked at before
             return True
         expected = self.gradients[parameter.name]
         one = gradients.of(slice(self.at, self.at + 1))
         found = one.times(_signs(one.columns).to(expected))[0]
-        allowed = max(self.tolerance * float(expected.abs().max()), NOISE * self.largest)
+        allowed = max(self.tolerance * float(expected.abs().max()), self.noise)
         return float((found.to(expected) - expected).abs().max()) <= allowed
 
 

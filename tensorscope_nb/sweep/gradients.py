@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import chunks
-from tensorscope_nb.scope.interrupts import held_interrupts
+from tensorscope_nb.scope.forward import bytes_per_sample, chunks
+from tensorscope_nb.scope.interrupts import held_interrupts, sealed
 from tensorscope_nb.scope.reference import chosen_parameters, per_sample_gradients
 from tensorscope_nb.scope.sites import expand
 from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.capture import Chunk, Use, capture
-from tensorscope_nb.sweep.check import Alone, Verdicts
+from tensorscope_nb.sweep.check import Alone
 from tensorscope_nb.sweep.faults import not_finite, too_much
 from tensorscope_nb.sweep.forms import Gradients, Whole, as_matrix
 from tensorscope_nb.sweep.measure import Found, Want, measure
@@ -111,6 +111,8 @@ def gradient_sweep(
     """
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction is {reduction!r}: choose 'mean' or 'sum' over the predicted tokens of a sample")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("gradients inside torch.inference_mode(): leave that mode first")
     _refuse_mixing(scope.model)
     parameters = [p for p in parameters_of(scope, chosen_parameters(scope, modules)) if only is None or p.name in only]
     samples = scope.rule.prepared(samples)
@@ -174,7 +176,7 @@ class Source:
         sites = [site for reducer in reducers for site in reducer.needs]
         self.points = expand(sites, scope.anatomy, scope.model) if sites else {}
         self.by_reference = [p.name for p in parameters if not p.uses]
-        self._checked = False
+        self._proven: set[str] = set()
 
     def chunk(self, asked: int | None) -> int | None:
         """As asked, but no more samples than whose gradients, where those must be made whole, fit into the memory option."""
@@ -183,17 +185,15 @@ class Source:
             return asked
         if each > current().memory:
             raise too_much("the gradients of one sample", each)
-        return min(asked or 64, int(current().memory // each))
+        usual = current().memory // bytes_per_sample(self.samples, self.scope.anatomy)
+        return min(asked or max(1, min(64, usual)), int(current().memory // each))
 
     def gradients(self, rows: slice, use: Use) -> Chunk:
         """One forward and one backward of some samples, in which each parameter's gradients are used once."""
         part, weights = self.samples[rows], self.weights[rows]
-        verdicts = None if self._checked else Verdicts(self.scope, part)
-        if verdicts is not None:
-            self.by_reference += [p.name for p in self.parameters if p.name in verdicts.wrong and p.name not in self.by_reference]
         factored = [p for p in self.parameters if p.name not in self.by_reference]
-        unknown = [] if verdicts is None else [p for p in factored if p.name not in verdicts.agreed]
-        alone = Alone(self.scope, part, weights, unknown) if unknown else None
+        unproven = [p for p in factored if p.name not in self._proven]
+        alone = Alone(self.scope, part, weights, unproven) if unproven else None
         # before anything is used: where the model runs, an interrupt may come
         whole = self._by_one(part, weights, self.by_reference)
         wrong: list[str] = []
@@ -207,12 +207,12 @@ class Source:
         with preserved(self.scope.model):
             check_loss = alone.check_loss if alone else None
             seen, strange = capture(self.scope, part, factored, weights, checked, self.points, check_loss)
-        if verdicts is not None and alone is not None:
-            verdicts.add([p.name for p in unknown if p.name not in wrong and p.name not in strange], wrong)
-        self._checked = True
+        if alone is not None:
+            self._proven |= {p.name for p in unproven if not alone.says_nothing_of(p)}
         wrong += strange
         self.by_reference += wrong
-        whole |= self._by_one(part, weights, wrong)
+        with sealed():
+            whole |= self._by_one(part, weights, wrong)
         for parameter in self.parameters:
             if parameter.name in whole:
                 use(parameter, whole[parameter.name])

@@ -60,9 +60,10 @@ class Pairs:
     def finish(self, done: int, ticks: Any, *, interrupted: bool = False) -> int:
         """All pairs of the first ``done`` samples; returns of how many, fewer where an interrupt ends it."""
         if self.fits:
-            for name, kept in self.held.items():
-                whole = joined(kept)
-                self._give(self.wanted[name], whole, whole, 0, 0)
+            with held_interrupts():
+                for name in list(self.held):  # what is given is held no more: it may be called again
+                    whole = joined(self.held.pop(name))
+                    self._give(self.wanted[name], whole, whole, 0, 0)
             return done
         if interrupted:  # the samples would have to be gone through once more
             return self.finished
