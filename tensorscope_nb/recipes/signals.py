@@ -27,6 +27,7 @@ class LayerSignals(Reducer):
         self.blocks = anatomy.table is not None  # a transformer's units are those of its MLPs
         self.outputs = [f"layers.{i}.{'resid_post' if self.blocks else 'out'}" for i in range(n)]
         self.acting = [f"layers.{i}.{'mlp.post' if self.blocks else 'out'}" for i in range(n)]
+        self.channels_first = [isinstance(layer, torch.nn.modules.conv._ConvNd) for layer in anatomy.layers]
         self.needs = list(dict.fromkeys(self.outputs + self.acting))
         super().__init__()
 
@@ -40,10 +41,10 @@ class LayerSignals(Reducer):
     def see(self, chunk: Chunk, start: int) -> None:
         rows = slice(start, start + len(chunk.samples))
         for i, (output, units) in enumerate(zip(self.outputs, self.acting, strict=True)):
-            delta, seen = at_places(chunk.gradient(output), chunk.samples)
+            delta, seen = at_places(chunk.gradient(output), chunk.samples, self.channels_first[i])
             self.squares[rows, i] = ((delta**2).sum(2) * seen).sum(1).cpu().numpy()
             self.counts[rows, i] = seen.sum(1).cpu().numpy() * delta.shape[2]
-            acting, seen = at_places(chunk.site(units) if self.blocks else chunk.gradient(output), chunk.samples)
+            acting, seen = at_places(chunk.site(units), chunk.samples, self.channels_first[i]) if self.blocks else (delta, seen)
             size = torch.where(seen[..., None], acting.abs(), 0)
             self._reach(i, size.amax((0, 1)).cpu().numpy())
             self.power[i] += float((size**2).sum())
@@ -93,13 +94,11 @@ class LayerSignals(Reducer):
         return found
 
 
-def at_places(value: Tensor, part: Samples) -> tuple[Tensor, Any]:
+def at_places(value: Tensor, part: Samples, channels_first: bool) -> tuple[Tensor, Any]:
     """(sample, place, unit) and which places hold something; of a convolution every place, its channels as units."""
     value = value.double()
-    if value.ndim == 2:
-        value = value[:, None]
-    elif value.ndim == 4 and not part.has_tokens:
-        value = value.movedim(1, -1)
-    value = value.flatten(1, -2)
+    if value.ndim < 3:
+        value = value.reshape(len(value), 1, -1)
+    value = (value.movedim(1, -1) if channels_first else value).flatten(1, -2)
     seen = part.seen(value.shape[1]) if part.has_tokens else torch.ones(value.shape[:2], dtype=torch.bool)
     return value, seen.to(value.device)

@@ -49,9 +49,18 @@ def chosen_parameters(scope: Scope, modules: str | Sequence[str] | None) -> dict
     patterns = [modules] if isinstance(modules, str) else modules
     if not isinstance(patterns, Sequence) or not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise ValueError(f"modules is {modules!r}: give a module path, a glob such as '*.mlp.*', or a list of them")
-    owner = {name: name.rpartition(".")[0] for name in trainable}
-    chosen = {name: p for name, p in trainable.items() if any(fnmatch.fnmatchcase(owner[name], pattern) for pattern in patterns)}
+    owners: dict[str, list[str]] = {name: [] for name in trainable}
+    names = {id(p): name for name, p in trainable.items()}
+    for path, module in scope.model.named_modules():  # a tied weight has several, and any of them chooses it
+        for p in module._parameters.values():
+            if id(p) in names:
+                owners[names[id(p)]].append(path)
+    chosen = {
+        name: p
+        for name, p in trainable.items()
+        if any(fnmatch.fnmatchcase(owner, pattern) for owner in owners[name] for pattern in patterns)
+    }
     if not chosen:
-        there = ", ".join(list(dict.fromkeys(owner.values()))[:3])
+        there = ", ".join(list(dict.fromkeys(path for paths in owners.values() for path in paths))[:3])
         raise LookupError(f"no trainable parameter is in {', '.join(patterns)}: module paths are such as {there}")
     return chosen

@@ -48,7 +48,8 @@ def preserved(model: nn.Module, *, random_state: bool = True, interrupts: Interr
         try:
             for p in parameters:
                 p.grad = None
-            model.eval()
+            for module in training:  # and not model.eval(): a layer may do more there than set its mode
+                module.training = False
             yield
         finally:
             torch.set_grad_enabled(differentiated)

@@ -13,6 +13,8 @@ import xarray as xr
 from tensorscope_nb.models import Checkpoints
 from tensorscope_nb.scope import Scope
 
+OWN = ("model", "weights", "seconds", "n_weights", "by_reference")  # what each model says of itself
+
 
 @dataclass(frozen=True)
 class Members:
@@ -42,8 +44,8 @@ class Members:
         index = xr.DataArray(np.array(done), dims=self.dimension, name=self.dimension, attrs=words)
         joined = xr.concat(results, index, join="exact", combine_attrs="override")
         said = [json.loads(result.attrs["tensorscope"]) for result in results]
-        members = [{key: member.get(key) for key in ("model", "weights", "seconds")} for member in said]
-        common = {key: value for key, value in said[0].items() if key not in ("model", "weights", "seconds")}
+        members = [{key: member[key] for key in OWN if key in member} for member in said]
+        common = {key: value for key, value in said[0].items() if key not in OWN}
         if len(done) < len(self):
             common |= {"partial": True, "n_done": len(done), "n_members": len(self)}
         joined.attrs = {"tensorscope": json.dumps(common | {"members": dict(zip(map(str, done), members, strict=True))})}

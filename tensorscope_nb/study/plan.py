@@ -44,7 +44,9 @@ def _gradient_sweeps(scope: Scope, samples: Samples | None, recipes: Sequence[Re
     for i, recipe in enumerate(recipes):
         if inspect.isgeneratorfunction(recipe.function):
             with closing(recipe.started(scope, *(() if samples is None else (samples,)))) as asking:
-                asked[i] = next(asking)
+                request = next(asking, None)
+                if request is not None:
+                    asked[i] = request
     for group in sharing(asked):
         first, reducers = next(iter(group.values())), [r for request in group.values() for r in request.reducers]
         whole = first.samples
@@ -91,7 +93,7 @@ def _trials(scope: Scope, run: Callable[[Samples], Any], samples: Samples) -> tu
     (few_rows, _), (more_rows, seconds) = (_trial(scope, partial(run, samples[:size])) for size in (few, more))
     slope = (more_rows - few_rows) / (more - few) if more > few else more_rows / more
     rows = more_rows + slope * (len(samples) - more)
-    return rows, seconds * rows / more_rows
+    return rows, seconds * rows / max(1, more_rows)
 
 
 def _trial(scope: Scope, run: Callable[[], Any]) -> tuple[int, float]:

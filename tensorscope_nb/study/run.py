@@ -99,7 +99,8 @@ def _so_far(recipes: Sequence[Recipe], audience: Audience) -> SoFar:
         start = time.monotonic()
         if start < next_time:
             return
-        audience.show({recipes[i].name: as_dataset(make()) for i, make in made.items()})
+        results = {i: make() for i, make in made.items()}  # None: the recipe will ask for more
+        audience.show({recipes[i].name: as_dataset(result) for i, result in results.items() if result is not None})
         end = time.monotonic()
         next_time = end + max(0.1, (end - start) / AT_MOST)
 

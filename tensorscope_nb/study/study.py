@@ -57,7 +57,7 @@ class Study:
         (or models) that were done, marked ``partial`` in their metadata. ``executor=`` spreads the work over processes.
         """
         self._check(recipes)
-        with self._audience.running():
+        with self._audience.running(self._results):
             run_recipes(self._members(), self.samples, recipes, executor, self._audience, self._keep)
         return self
 
@@ -88,7 +88,6 @@ class Study:
 
     def _keep(self, results: dict[str, xr.Dataset]) -> None:
         self._results |= results
-        self._audience.show(self._results)
 
     def _members(self) -> Members:
         if self._subject is None:

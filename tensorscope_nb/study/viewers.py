@@ -36,22 +36,22 @@ class Viewers:
         return live
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Around one run: one at a time; at its end every view says how it ended."""
+    def running(self, results: Mapping[str, xr.Dataset]) -> Iterator[None]:
+        """Around one run, which changes ``results``: one at a time; at its end every view shows them, and says how it ended."""
         if not self._turn.acquire(blocking=False):
             raise ValueError("this study is running already: wait for it, or stop it")
         try:
-            self._stop.clear()
             yield
         except KeyboardInterrupt:
-            self._finish("stopped", "stopped: the results are of what was done")
+            self._finish(results, "stopped", "stopped: the results are of what was done")
             raise
-        except Exception as error:
-            self._finish("failed", f"{type(error).__name__}: {error}".partition("\n")[0])
+        except BaseException as error:
+            self._finish(results, "failed", f"{type(error).__name__}: {error}".partition("\n")[0])
             raise
         else:
-            self._finish("done", "")
+            self._finish(results, "done", "")
         finally:
+            self._stop.clear()
             self._turn.release()
 
     def progress(self, done: float, text: str) -> None:
@@ -77,6 +77,9 @@ class Viewers:
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(work,), name="tensorscope study", daemon=True).start()
 
-    def _finish(self, state: Any, text: str) -> None:
+    def _finish(self, results: Mapping[str, xr.Dataset], state: Any, text: str) -> None:
+        self._shown = dict(results)
         for live in list(self._views):
+            if results:
+                live.show(self._shown)
             live.finish(state, text)

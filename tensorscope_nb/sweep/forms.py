@@ -18,6 +18,7 @@ from torch import Tensor
 BLOCK_BYTES = 8 * 2**20  # what fits into the caches together with what is made of it
 SIDE = 256  # rows and columns of a block, at least: thinner ones leave the multiplication waiting for memory
 
+TINY = 1e-15  # the squares of what is smaller leave single precision
 MANY = 8  # where more than one in so many rows is touched, picking them out costs more than it saves
 
 Rows = slice | Tensor  # some rows of a parameter: neighbours, or their sorted numbers
@@ -31,12 +32,24 @@ class Product:
     right: Tensor  # (n, T, columns)
 
     @property
+    def kind(self) -> Any:
+        """Equal for those that can stand in one."""
+        return (Product, self.left.shape[1])
+
+    @property
     def size(self) -> int:
         """Numbers held per sample."""
         return self.left[0].nelement() + self.right[0].nelement()
 
     def block(self, rows: Rows, columns: slice) -> Tensor:
         return torch.bmm(self.left[:, :, rows].mT, self.right[:, :, columns])
+
+    def largest(self) -> float:
+        """A bound on the first sample's entries, term by term."""
+        return float(self.left[0].abs().max() * self.right[0].abs().max())
+
+    def double(self) -> Product:
+        return Product(self.left.double(), self.right.double())
 
     def of(self, samples: Any) -> Product:
         return Product(self.left[samples], self.right[samples])
@@ -55,6 +68,11 @@ class Lookup:
     n_rows: int
 
     @property
+    def kind(self) -> Any:
+        """Equal for those that can stand in one."""
+        return (Lookup, self.tokens.shape[1])
+
+    @property
     def size(self) -> int:
         return self.right[0].nelement()
 
@@ -65,6 +83,12 @@ class Lookup:
         sample, position = (numbers[place] == self.tokens).nonzero(as_tuple=True)
         right = self.right[:, :, columns]
         block.index_put_((sample, place[sample, position]), right[sample, position], accumulate=True)
+
+    def largest(self) -> float:
+        return float(self.right[0].abs().max())
+
+    def double(self) -> Lookup:
+        return Lookup(self.tokens, self.right.double(), self.n_rows)
 
     def of(self, samples: Any) -> Lookup:
         return Lookup(self.tokens[samples], self.right[samples], self.n_rows)
@@ -81,11 +105,22 @@ class Whole:
     values: Tensor  # (n, rows, columns)
 
     @property
+    def kind(self) -> Any:
+        """Equal for those that can stand in one."""
+        return (Whole, 0)
+
+    @property
     def size(self) -> int:
         return self.values[0].nelement()
 
     def block(self, rows: Rows, columns: slice) -> Tensor:
         return self.values[:, rows, columns].clone()
+
+    def largest(self) -> float:
+        return float(self.values[0].abs().max())
+
+    def double(self) -> Whole:
+        return Whole(self.values.double())
 
     def of(self, samples: Any) -> Whole:
         return Whole(self.values[samples])
@@ -100,13 +135,14 @@ Form = Product | Lookup | Whole
 class Gradients:
     """The gradients of one parameter for n samples: the sum of some forms (none: they are zero)."""
 
-    def __init__(self, weight: Tensor, forms: Sequence[Form], n: int) -> None:
+    def __init__(self, weight: Tensor, forms: Sequence[Form], n: int, dtype: torch.dtype | None = None) -> None:
         self.weight = weight  # (rows, columns)
         self.forms = tuple(forms)
         self.n = n
         self.rows, self.columns = weight.shape
         # squares and products of half-precision gradients underflow
-        self.dtype = torch.float32 if weight.dtype in (torch.float16, torch.bfloat16) else weight.dtype
+        half = weight.dtype in (torch.float16, torch.bfloat16)
+        self.dtype = dtype or (torch.float32 if half else weight.dtype)
 
     def zeros(self, *shape: int) -> Tensor:
         return self.weight.new_zeros(*shape, dtype=self.dtype)
@@ -118,7 +154,7 @@ class Gradients:
 
     def of(self, samples: Any) -> Gradients:
         """Those of some samples (a slice)."""
-        return Gradients(self.weight, [form.of(samples) for form in self.forms], len(range(self.n)[samples]))
+        return Gradients(self.weight, [form.of(samples) for form in self.forms], len(range(self.n)[samples]), self.dtype)
 
     def times(self, vector: Tensor) -> Tensor:
         """Gᵢ v, (n, rows)."""
@@ -133,22 +169,34 @@ class Gradients:
                 form.add(block, rows, columns)
         return block
 
+    def wide(self) -> Gradients:
+        """The same in double precision where squares would underflow; the first sample tells how small they are."""
+        if self.dtype == torch.float64 or not self.forms:
+            return self
+        largest = max(form.largest() for form in self.forms)
+        return self if largest > TINY or largest == 0 else self.double()
+
+    def double(self) -> Gradients:
+        return Gradients(self.weight, [form.double() for form in self.forms], self.n, torch.float64)
+
     def compact(self) -> Gradients:
         """The same gradients in the form that takes the least memory."""
         if self.rows * self.columns >= self.size or not self.forms:
             return self
-        return Gradients(self.weight, [Whole(self.block(slice(None), slice(None)))], self.n)
+        return Gradients(self.weight, [Whole(self.block(slice(None), slice(None)))], self.n, self.dtype)
 
 
 def joined(parts: Sequence[Gradients]) -> Gradients:
     """The gradients of several chunks as those of all their samples."""
-    n, kinds = sum(part.n for part in parts), {tuple(type(form) for form in part.forms) for part in parts}
+    n, kinds = sum(part.n for part in parts), {tuple(form.kind for form in part.forms) for part in parts}
+    if any(part.dtype == torch.float64 for part in parts):
+        parts = [part.double() for part in parts]
     first = parts[0]
     if len(parts) == 1:
         return first
-    if len(kinds) > 1:  # a module that one chunk did not run
+    if len(kinds) > 1:  # one chunk did not run the module, or padded less
         whole = [part.block(slice(None), slice(None)) for part in parts]
-        return Gradients(first.weight, [Whole(torch.cat(whole))], n)
+        return Gradients(first.weight, [Whole(torch.cat(whole))], n, first.dtype)
     forms: list[Form] = []
     for each in zip(*(part.forms for part in parts), strict=True):
         if isinstance(each[0], Product):
@@ -157,7 +205,7 @@ def joined(parts: Sequence[Gradients]) -> Gradients:
             forms.append(Lookup(torch.cat([f.tokens for f in each]), torch.cat([f.right for f in each]), each[0].n_rows))
         else:
             forms.append(Whole(torch.cat([f.values for f in each])))
-    return Gradients(first.weight, forms, n)
+    return Gradients(first.weight, forms, n, first.dtype)
 
 
 def blocks(*gradients: Gradients) -> Iterator[tuple[Rows, slice, bool]]:

@@ -127,6 +127,7 @@ def gradient_sweep(
         reducer.begin(len(samples))
 
     def update(parameter: Parameter, gradients: Gradients) -> None:
+        gradients = gradients.wide()
         if pairs and "gram" in wants[parameter.name]:
             gradients = pairs.keep(parameter, gradients)
         found = measure(gradients, wants[parameter.name] - ({"gram"} if pairs else set()))

@@ -58,6 +58,8 @@ def measure(gradients: Gradients, wants: Collection[Want]) -> Found:
 
 def products(a: Gradients, b: Gradients) -> Tensor:
     """⟨gᵢ, gⱼ⟩ for the samples i of one and j of another, (n, m)."""
+    if a.dtype != b.dtype:
+        a, b = a.double(), b.double()
     if not a.forms or not b.forms:
         return torch.zeros(a.n, b.n, dtype=torch.float64)
     if (k := _gram_of_positions(a, b)) is not None:

@@ -89,7 +89,7 @@ class Pairs:
 
         def use(parameter: Parameter, gradients: Gradients) -> None:
             if parameter.name in self.wanted:
-                found[parameter.name] = gradients.compact()
+                found[parameter.name] = gradients.wide().compact()
 
         with held_interrupts():
             self.source.gradients(slice(start, stop), use)

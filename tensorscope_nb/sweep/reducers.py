@@ -66,9 +66,9 @@ class Sums(Reducer):
     def update(self, parameter: Parameter, found: Found, start: int) -> None:
         added = found[self.want].reshape(parameter.tensor.shape)
         if parameter.name in self.totals:
-            self.totals[parameter.name] += added
+            self.totals[parameter.name] = self.totals[parameter.name] + added
         else:
-            self.totals[parameter.name] = added.clone()
+            self.totals[parameter.name] = added
 
     def nbytes(self, n: int) -> float:
         return sum(total.nbytes for total in self.totals.values())

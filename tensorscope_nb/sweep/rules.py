@@ -49,7 +49,7 @@ def rule_of(module: nn.Module, name: str) -> Rule | None:
             several_axes = isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1
             return None if several_axes else rules.get(name)
     is_rms = type(module).__name__.endswith("RMSNorm") and list(module._parameters) == ["weight"]
-    return _rms_norm if is_rms and name == "weight" else None
+    return _rms_norm if is_rms and name == "weight" and module.weight.ndim == 1 else None
 
 
 def _sequence(x: Tensor) -> Tensor:
