@@ -210,7 +210,7 @@ class Source:
             seen, strange = capture(self.scope, part, factored, weights, checked, self.points, check_loss)
         if alone is not None:
             self._proven |= {p.name for p in unproven if not alone.says_nothing_of(p)}
-        wrong += strange
+        wrong += sorted(strange)
         self.by_reference += wrong
         with sealed():
             whole |= self._by_one(part, weights, wrong)
