@@ -46,17 +46,20 @@ def grouped_fisher(
     """The trace of the empirical Fisher over each group of weights, with intervals over samples.
 
     What it answers: which modules, layers, heads or channels carry the loss's sensitivity on these samples.
-    Equation: q_i = Σ_{k ∈ group} g_ik², g_i the gradient of sample i's mean loss with its own labels; importance = mean_i q_i,
-    variance = their sample variance. This is the empirical Fisher (data labels), not the true one, and never the square of
-    a batch gradient. ``reduction="sum"`` takes each sample's summed loss and divides by all predicted tokens instead of
+    Equation: q_i = Σ_{k ∈ group} g_ik², g_i the gradient of sample i's mean loss with its own labels; importance = mean_i
+    q_i, variance = their sample variance. This is the empirical Fisher (data labels), and never the square of a batch
+    gradient; ``kind="mc"`` draws one label of each token from the model (by ``seed``), whose mean is the true Fisher.
+    ``sample_unit="token"`` takes the gradient of each predicted token's own loss: on the scale of the curvature of the mean
+    token loss, at the cost of a row per token. ``reduction="sum"`` takes each sample's summed loss and divides by all
+    predicted tokens instead of
     samples: on the scale of the curvature of the mean token loss. Source: Kunstner et al. 2019.
 
     Result: ``importance, variance, ci_low, ci_high, n_parameters`` on ``[module]``, ``[layer]``, ``[layer, head, block]``
     (block in Q K V O; where heads share K and V, each head shows the shared mass and ``n_sharing`` says how many share it)
     or ``[module, channel]`` (the outputs of a projection, the rows of an embedding, the features of a norm; NaN beyond a
-    module's own). With ``per_sample`` also ``importance_by_sample`` with a leading ``sample``. The interval is
-    m exp(± t s / (m √n)), nominal 95 %, NaN below 8 samples; on real models it was measured to cover .86 to .96, missing
-    mostly with the truth above.
+    module's own). With ``per_sample`` also ``importance_by_sample`` with a leading ``sample``. The interval is m exp(± t s
+    / (m √n)) over samples (sequences, also where tokens are the unit), nominal 95 %, NaN below 8; on real models it was
+    measured to cover .86 to .96, missing mostly with the truth above.
     Errors: UnsupportedModel where the loss or the heads are missing. Cost: one forward and one backward.
     How to read it: a group's share of the trace. When not to trust it: the scale follows the loss and the parametrisation;
     compare groups within one model, or ranks.
@@ -120,15 +123,18 @@ def fisher_spectrum(
 
     What it answers: whether the loss's sensitivity lies in few directions, and in which layers.
     Equation: F = Gᵀ G / n with the per-sample gradients as rows of G; its nonzero eigenvalues are those of the n × n matrix
-    K / n, K[i, j] = ⟨g_i, g_j⟩: all of them, with no iteration, and at most n. ``reduction`` as in ``grouped_fisher``.
+    K / n, K[i, j] = ⟨g_i, g_j⟩: all of them, with no iteration, and at most n. ``kind``, ``sample_unit`` and ``reduction`` as
+    in ``grouped_fisher``.
     Source: Martens 2014.
 
-    Result: ``[component] eigenvalue`` (descending; all n), ``[layer, component] layer_eigenvalue``; ``[layer] top_eigenvalue,
-    concentration`` (the k largest over the trace; at least k / n whatever the model), ``effective_rank`` (exp of the
-    entropy of λ / trace), ``trace``; scalars ``spectral_gap`` (λ₁ − λ₂), ``condition_number`` (∞ where n is below the number
-    of weights: F is singular), ``total_concentration``. Layer spectra are those of the diagonal blocks of F, not of F.
-    Errors: UnsupportedModel where the loss is missing; ValueError where the factors do not fit the memory option. Cost: one
-    forward and one backward, and n² inner products.
+    Result: ``[component] eigenvalue`` (descending; all n), ``[layer, component] layer_eigenvalue``; ``[layer]
+    top_eigenvalue, concentration`` (the k largest over the trace; at least k / n whatever the model), ``effective_rank``
+    (exp of the entropy of λ / trace), ``trace``; scalars ``spectral_gap`` (λ₁ − λ₂), ``condition_number`` (∞ where n is
+    below the number of weights: F is singular), ``total_concentration``. With ``per_sample`` also ``[sample, layer]
+    trace_by_sample`` and ``[sample, component] component_share``, how much of an eigenvector each sample makes. Layer
+    spectra are those of the diagonal blocks of F, not of F.
+    Errors: UnsupportedModel where the loss is missing; ValueError where not even two samples fit the memory option. Cost:
+    one forward and one backward, and n² inner products; where the gradients of all samples do not fit, several passes.
     How to read it: a large concentration says that few directions matter for these samples. When not to trust it: with n
     samples there are n directions at most, so compare at equal n; the top gap says nothing of what can be pruned.
 
