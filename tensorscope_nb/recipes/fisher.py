@@ -51,8 +51,7 @@ def grouped_fisher(
     gradient; ``kind="mc"`` draws one label of each token from the model (by ``seed``), whose mean is the true Fisher.
     ``sample_unit="token"`` takes the gradient of each predicted token's own loss: on the scale of the curvature of the mean
     token loss, at the cost of a row per token. ``reduction="sum"`` takes each sample's summed loss and divides by all
-    predicted tokens instead of
-    samples: on the scale of the curvature of the mean token loss. Source: Kunstner et al. 2019.
+    predicted tokens instead of samples: long samples count for more. Source: Kunstner et al. 2019.
 
     Result: ``importance, variance, ci_low, ci_high, n_parameters`` on ``[module]``, ``[layer]``, ``[layer, head, block]``
     (block in Q K V O; where heads share K and V, each head shows the shared mass and ``n_sharing`` says how many share it)
