@@ -1,6 +1,7 @@
 """The gradient sweep against one bare forward and backward of the same samples, and six recipes shared against alone."""
 
 import copy
+import importlib.util
 import resource
 import subprocess
 import sys
@@ -99,6 +100,63 @@ def against_others(name, scope, samples, rounds, goal):
         print(line(f"{name}: diagonal, {what} / sweep", value, goal if what == "loop" else ">= 1"), flush=True)
 
 
+def squares_by_opacus(scope, samples):
+    """Opacus captures in training mode only; without dropout that is the same function."""
+    from opacus import GradSampleModule
+
+    model = copy.deepcopy(scope.model)
+    for module in model.modules():
+        module.training = True
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    wrapped, batch = GradSampleModule(model, loss_reduction="sum"), inputs(samples, scope.anatomy, "cpu", torch.float32)
+
+    def run():
+        wrapped.zero_grad(set_to_none=True)
+        scope.rule.per_sample(wrapped(**batch).logits, samples).sum().backward()
+        return {n.removeprefix("_module."): (p.grad_sample**2).sum(0) for n, p in wrapped.named_parameters()}
+
+    return run
+
+
+def squares_by_backpack(scope, samples):
+    """BackPACK extends sequences of the modules it knows; of a GPT-2 it would skip Conv1D and LayerNorm without a word."""
+    import backpack
+
+    model = backpack.extend(copy.deepcopy(scope.model))
+    loss = backpack.extend(torch.nn.CrossEntropyLoss(reduction="sum"))
+
+    def run():
+        with backpack.backpack(backpack.extensions.SumGradSquared()):
+            loss(model(samples.inputs["x"]), samples.labels).backward()
+        found = {n: p.sum_grad_squared.clone() for n, p in model.named_parameters()}
+        model.zero_grad()
+        return found
+
+    return run
+
+
+def against_library(name, package, squares, scope, samples, rounds):
+    """Another library's squares over the sweep's, and whether they are right."""
+    if importlib.util.find_spec(package) is None:
+        print(f"{name}: {package} is not installed")
+        return
+    run = squares(scope, samples)
+    truth = {n: (g**2).sum(0) for n, g in scope.per_sample_gradients(samples).items()}
+    found = run()
+    wrong = [n for n, value in truth.items() if n not in found or not torch.allclose(found[n], value, rtol=1e-3, atol=1e-8)]
+    said = f"wrong or missing: {', '.join(wrong)}" if wrong else "its numbers are right"
+    value = ratios(sweep(scope, samples, SWEEPS["diagonal"]), {package: run}, rounds)[package]
+    print(line(f"{name}: diagonal, {package} / sweep", value, ">= 1"), said, flush=True)
+
+
+def perceptron():
+    layers = [torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 256), torch.nn.ReLU(), torch.nn.Linear(256, 10)]
+    generator = torch.Generator().manual_seed(0)
+    samples = ts.Samples.tensors(torch.rand(512, 64, generator=generator), torch.randint(10, (512,), generator=generator))
+    return ts.Scope(torch.nn.Sequential(*layers)), samples
+
+
 def six_shared(name, scope, samples, rounds, goal):
     def alone():
         for recipe in SIX:
@@ -131,6 +189,9 @@ def main() -> None:
     against_bare("tiny, 32 x 128", tiny, ts.datasets.shakespeare(tiny, n=32, length=128), 15, goals)
     for length, goal in ((128, ">= 1.2"), (32, ">= 2.3"), (16, ">= 3")):
         against_others(f"tiny, 32 x {length}", tiny, ts.datasets.shakespeare(tiny, n=32, length=length), 9, goal)
+    passages = ts.datasets.shakespeare(tiny, n=32, length=128)
+    against_library("tiny, 32 x 128", "opacus", squares_by_opacus, tiny, passages, 7)
+    against_library("MLP 64-256-256-10, 512 samples", "backpack", squares_by_backpack, *perceptron(), 7)
     six_shared("tiny, 32 x 64", tiny, ts.datasets.shakespeare(tiny, n=32, length=64), 9, "<= 0.28")
     scope, samples = large()
     goals = {"masses by module and head": "<= 0.85", "diagonal": "<= 1.2", "Gram": "<= 1.4"}
