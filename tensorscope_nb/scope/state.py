@@ -38,6 +38,7 @@ def preserved(model: nn.Module, *, random_state: bool = True, interrupts: Interr
         nullcontext(interrupts) if interrupts else held_interrupts() as held,
         _turn(model, held),
         _alone(model),
+        _buffers(model),
         _random_state() if random_state else nullcontext(),
     ):
         differentiated = torch.is_grad_enabled()
@@ -83,6 +84,24 @@ def _alone(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         _running.discard(model)
+
+
+@contextmanager
+def _buffers(model: nn.Module) -> Iterator[None]:
+    """What a forward writes into a model's buffers (a counter, a running mean of its own) is taken back."""
+    held = [
+        (module, name, buffer, buffer._version, buffer.detach().clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and not buffer.is_inference()
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, version, value in held:
+            module._buffers[name] = buffer
+            if buffer._version != version:
+                buffer.detach().copy_(value)
 
 
 @contextmanager

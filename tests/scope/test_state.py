@@ -179,3 +179,30 @@ def test_two_threads_take_turns():
     for t in threads:
         t.join()
     assert all(torch.equal(x, expected[k]) for k in found for x in found[k])
+
+
+class Counting(torch.nn.Module):
+    """Writes into its buffers while it runs, in both ways that there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(5, 3)
+        self.register_buffer("written", torch.zeros(()))
+        self.register_buffer("replaced", torch.zeros(()))
+
+    def forward(self, x):
+        self.written += 1
+        self.replaced = self.replaced + 1
+        return self.linear(x) + 0 * self.written
+
+
+def test_buffers_that_a_forward_writes_are_put_back():
+    model = Counting()
+    scope, rows = ts.Scope(model), (torch.rand(4, 5), torch.arange(4) % 3)
+    held = dict(model.named_buffers())
+    ts.recipes.fisher_importance(scope, rows)
+    scope.losses(rows)
+    after = dict(model.named_buffers())
+    assert all(after[name] is held[name] and float(after[name]) == 0 for name in held)
+    model(torch.rand(1, 5))
+    assert float(model.written) == 1  # and the model still counts for its user
