@@ -244,8 +244,16 @@ def test_inference_mode_is_said():
         masses(ts.Scope(build("mlp")), rows(d=10))
 
 
+@pytest.fixture
+def ctrl_c():
+    """As it is in a terminal, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("nth", range(1, 12))
-def test_ctrl_c_in_any_forward_leaves_sums_of_what_is_counted(nth):
+def test_ctrl_c_in_any_forward_leaves_sums_of_what_is_counted(nth, ctrl_c):
     """Also in the one that follows when an expert turns out not to be used row by row."""
     x = torch.randn(6, 2, 5, generator=torch.Generator().manual_seed(2))
     x[:, :, 0] = -1
