@@ -59,11 +59,8 @@ class LossRule:
             return self._by_user(output, samples)
         if self.anatomy.task in ("causal", "masked"):
             losses, predicted = self.per_token(output, samples)
-            counts = predicted.sum(1)
-            if not bool(counts.all()):
-                empty = samples.ids[int((counts == 0).nonzero()[0])]
-                raise ValueError(f"sample {empty!r} has no token to predict: it needs two tokens and a label; leave it out")
-            return losses.sum(1) / counts
+            check_predicted(predicted, samples)
+            return losses.sum(1) / predicted.sum(1)
         return self._classes(output, samples)
 
     def per_token(self, output: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
@@ -162,6 +159,14 @@ def check_finite(losses: Tensor, samples: Samples, model: nn.Module) -> None:
     bad = (~losses.isfinite()).nonzero()
     if len(bad):
         raise ValueError(f"the loss of sample {samples.ids[int(bad[0])]!r} is {float(losses[bad[0]]):g}: {cause_of_nan(model)}")
+
+
+def check_predicted(predicted: Tensor, samples: Samples) -> None:
+    """A sample of which no token is predicted has no mean loss."""
+    empty = (~predicted.any(1)).nonzero()
+    if len(empty):
+        name = samples.ids[int(empty[0])]
+        raise ValueError(f"sample {name!r} has no token to predict: it needs two tokens and a label; leave it out")
 
 
 def check_attached(losses: Tensor) -> None:

@@ -48,7 +48,7 @@ def run_recipes(
             if members.dimension is not None and executor is not None:
                 for results in _elsewhere(members, samples, recipes, executor, done, audience):
                     found.append(results)
-                    _tell(members, recipes, found, audience)
+                    audience.show(_along(members.padded, recipes, found))
             else:
                 for scope in members.scopes:
                     with (
@@ -58,14 +58,15 @@ def run_recipes(
                         so_far = _so_far(recipes, audience) if members.dimension is None else None
                         found.append(_one(scope, samples, recipes, executor, so_far))
                     done.update()
-                    _tell(members, recipes, found, audience)
+                    if members.dimension is not None:
+                        audience.show(_along(members.padded, recipes, found))
     except BaseException as ended:
         if isinstance(ended, Unfinished) and members.dimension is None:
             keep({recipe.name: as_dataset(r) for recipe, r in zip(recipes, ended.results, strict=True) if r is not None})
         elif found:
-            keep(_joined(members, recipes, found))
+            keep(_along(members.joined, recipes, found))
         raise
-    keep(_joined(members, recipes, found))
+    keep(_along(members.joined, recipes, found))
 
 
 def as_dataset(result: Any) -> xr.Dataset:
@@ -81,13 +82,11 @@ def _one(
     return [as_dataset(result) for result in run_together(scope, calls, executor=executor, so_far=so_far)]
 
 
-def _joined(members: Members, recipes: Sequence[Recipe], found: Sequence[Sequence[xr.Dataset]]) -> Results:
-    return {r.name: members.joined(results) for r, results in zip(recipes, zip(*found, strict=True), strict=True)}
-
-
-def _tell(members: Members, recipes: Sequence[Recipe], found: Sequence[Sequence[xr.Dataset]], audience: Audience) -> None:
-    if members.dimension is not None:
-        audience.show({r.name: members.padded(results) for r, results in zip(recipes, zip(*found, strict=True), strict=True)})
+def _along(
+    join: Callable[[Sequence[xr.Dataset]], xr.Dataset], recipes: Sequence[Recipe], found: Sequence[Sequence[xr.Dataset]]
+) -> Results:
+    """What the members have found, by recipe, joined along them."""
+    return {recipe.name: join(results) for recipe, results in zip(recipes, zip(*found, strict=True), strict=True)}
 
 
 def _so_far(recipes: Sequence[Recipe], audience: Audience) -> SoFar:

@@ -51,8 +51,9 @@ def models(said: Mapping[str, Any], weights: bool = True) -> str:
 
 
 def _question(said: Mapping[str, Any]) -> str:
-    known = recipes.catalogue().set_index("name")["question"]
-    return said.get("question") or known.get(said.get("recipe"), "")
+    if said.get("question"):
+        return said["question"]
+    return recipes.catalogue().set_index("name")["question"].get(said.get("recipe"), "")
 
 
 def _facts(said: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import output_of
 from tensorscope_nb.scope.loss import check_attached, check_finite
 from tensorscope_nb.scope.state import preserved
-from tensorscope_nb.sweep.forms import Gradients, as_matrix
+from tensorscope_nb.sweep.forms import Gradients, as_matrix, widened
 from tensorscope_nb.sweep.parameters import Parameter
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Alone:
         self.noise = 8 * precision * max((float(g.abs().max()) for g in self.gradients.values()), default=0.0)
 
     def _signed(self, matrix: Tensor) -> Tensor:
-        wide = matrix.float() if matrix.dtype in (torch.float16, torch.bfloat16) else matrix
+        wide = widened(matrix)
         return wide @ _signs(wide.shape[1]).to(wide)
 
     def check_loss(self, losses: Tensor) -> None:

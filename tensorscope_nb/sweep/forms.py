@@ -54,6 +54,10 @@ class Product:
     def of(self, samples: Any) -> Product:
         return Product(self.left[samples], self.right[samples])
 
+    def total(self) -> Tensor:
+        """Σᵢ Gᵢ, as one multiplication."""
+        return self.left.flatten(0, 1).T @ self.right.flatten(0, 1)
+
     def times(self, vector: Tensor) -> Tensor:
         """Gᵢ v, (n, rows)."""
         return torch.bmm(self.left.mT, (self.right @ vector)[..., None])[..., 0]
@@ -140,9 +144,7 @@ class Gradients:
         self.forms = tuple(forms)
         self.n = n
         self.rows, self.columns = weight.shape
-        # squares and products of half-precision gradients underflow
-        half = weight.dtype in (torch.float16, torch.bfloat16)
-        self.dtype = dtype or (torch.float32 if half else weight.dtype)
+        self.dtype = dtype or widened(weight[:0]).dtype
 
     def zeros(self, *shape: int) -> Tensor:
         return self.weight.new_zeros(*shape, dtype=self.dtype)
@@ -232,6 +234,11 @@ def blocks(*gradients: Gradients) -> Iterator[tuple[Rows, slice, bool]]:
     for span, touched in spans:
         for a in range(0, columns, wide):
             yield span, slice(a, min(a + wide, columns)), touched
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Half precision in single: squares and products of gradients underflow there."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def as_matrix(tensor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,42 +25,17 @@ from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.capture import Chunk, Use, capture
 from tensorscope_nb.sweep.check import Alone
 from tensorscope_nb.sweep.faults import not_finite, too_much
-from tensorscope_nb.sweep.forms import Gradients, Whole, as_matrix
-from tensorscope_nb.sweep.measure import Found, Want, measure
+from tensorscope_nb.sweep.forms import Gradients, Whole, as_matrix, widened
+from tensorscope_nb.sweep.measure import measure
 from tensorscope_nb.sweep.pairs import Pairs
 from tensorscope_nb.sweep.parameters import Parameter, parameters_of
 from tensorscope_nb.sweep.progress import bar
+from tensorscope_nb.sweep.reducers import Reducer
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
 
 Reduction = Literal["mean", "sum"]
-
-
-class GradientReducer(Protocol):
-    """What a recipe keeps of the gradients."""
-
-    needs: Sequence[str]  # sites that it reads, or patterns of sites
-
-    def begin(self, n: int) -> None:
-        """So many samples will come; what was held is forgotten."""
-        ...
-
-    def wants(self, parameter: Parameter) -> Collection[Want]:
-        """What is to be measured of a parameter."""
-        ...
-
-    def update(self, parameter: Parameter, found: Found, start: int) -> None:
-        """What was found of the samples from number ``start`` on."""
-        ...
-
-    def pair(self, parameter: Parameter, products: Tensor, i: int, j: int) -> None:
-        """Where ``gram`` is wanted: the inner products (n, m) of the samples from number ``i`` and from ``j`` on, j ≤ i."""
-        ...
-
-    def see(self, chunk: Chunk, start: int) -> None:
-        """What stands at the sites, and the gradients there."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -95,7 +70,7 @@ class Coverage:
 def gradient_sweep(
     scope: Scope,
     samples: Samples,
-    reducers: Sequence[GradientReducer],
+    reducers: Sequence[Reducer],
     *,
     reduction: Reduction = "mean",
     modules: str | Sequence[str] | None = None,
@@ -135,7 +110,7 @@ def gradient_sweep(
             raise not_finite(parameter, gradients, samples[done : done + gradients.n])
         for reducer in reducers:
             reducer.update(parameter, found, done)
-            if "gram" in found and "gram" in reducer.wants(parameter):
+            if "gram" in found and reducer.wants_pairs(parameter):
                 reducer.pair(parameter, found["gram"], done, done)
 
     def covered() -> Coverage:
@@ -171,7 +146,7 @@ class Source:
     """Where per-sample gradients come from: factors where a rule knows them, else one backward per sample."""
 
     def __init__(
-        self, scope: Scope, samples: Samples, parameters: list[Parameter], weights: Tensor, reducers: Sequence[GradientReducer]
+        self, scope: Scope, samples: Samples, parameters: list[Parameter], weights: Tensor, reducers: Sequence[Reducer]
     ) -> None:
         self.scope, self.samples, self.parameters, self.weights = scope, samples, parameters, weights
         sites = [site for reducer in reducers for site in reducer.needs]
@@ -226,8 +201,7 @@ class Source:
         made = {}
         for p in self.parameters:
             if p.name in found:
-                values = torch.stack([as_matrix(g) for g in found[p.name]])
-                wide = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+                wide = widened(torch.stack([as_matrix(g) for g in found[p.name]]))
                 made[p.name] = Gradients(p.matrix, [Whole(wide * weights.to(wide)[:, None, None])], len(part))
         return made
 

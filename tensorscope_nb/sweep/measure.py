@@ -48,7 +48,7 @@ def measure(gradients: Gradients, wants: Collection[Want]) -> Found:
         found["squares"] = (form.left[:, 0] ** 2).T @ form.right[:, 0] ** 2
         left.discard("squares")
     if left == {"sum"} and isinstance(form, Product):
-        found["sum"] = form.left.flatten(0, 1).T @ form.right.flatten(0, 1)
+        found["sum"] = form.total()
         left.discard("sum")
     if "gram" in left and (k := _gram_of_positions(gradients, gradients)) is not None:
         found["gram"] = k
@@ -134,9 +134,10 @@ def _ghosts(gradients: Gradients, wants: set[Want]) -> Found:
     found: Found = {}
     if len(gradients.forms) > 1 or not isinstance(gradients.forms[0], Product):
         return {"total": _tied_total(gradients)}
-    left, right = gradients.forms[0].left, gradients.forms[0].right
+    form = gradients.forms[0]
+    left, right = form.left, form.right
     if "sum" in wants:
-        found["sum"] = left.flatten(0, 1).T @ right.flatten(0, 1)
+        found["sum"] = form.total()
     if "rows" in wants:
         found["rows"] = (torch.bmm(torch.bmm(right, right.mT), left) * left).sum(1).double()
     if "columns" in wants:

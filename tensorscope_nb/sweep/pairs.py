@@ -15,9 +15,10 @@ from tensorscope_nb.sweep.faults import not_finite, too_much
 from tensorscope_nb.sweep.forms import Gradients, joined
 from tensorscope_nb.sweep.measure import measure, products
 from tensorscope_nb.sweep.parameters import Parameter
+from tensorscope_nb.sweep.reducers import Reducer
 
 if TYPE_CHECKING:
-    from tensorscope_nb.sweep.gradients import GradientReducer, Source
+    from tensorscope_nb.sweep.gradients import Source
 
 Held = dict[str, list[Gradients]]
 
@@ -33,9 +34,9 @@ def passes(each: float, n: int) -> float:
 class Pairs:
     """Holds what pairs are made of, and gives each reducer that wants ``gram`` the products of all pairs."""
 
-    def __init__(self, source: Source, n: int, reducers: Sequence[GradientReducer]) -> None:
+    def __init__(self, source: Source, n: int, reducers: Sequence[Reducer]) -> None:
         self.source, self.n, self.reducers = source, n, reducers
-        self.wanted = {p.name: p for p in source.parameters if any("gram" in r.wants(p) for r in reducers)}
+        self.wanted = {p.name: p for p in source.parameters if any(r.wants_pairs(p) for r in reducers)}
         self.held: Held = {}
         self.each = 0.0  # bytes per sample
         self.fits = True
@@ -104,5 +105,5 @@ class Pairs:
         if not bool(found.sum().isfinite()):
             raise not_finite(parameter, a, self.source.samples[i : i + a.n])
         for reducer in self.reducers:
-            if "gram" in reducer.wants(parameter):
+            if reducer.wants_pairs(parameter):
                 reducer.pair(parameter, found, i, j)

@@ -5,6 +5,7 @@ A reducer of part of the samples, or of some of the parameters, is merged into o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol, Self
 
@@ -16,10 +17,10 @@ from tensorscope_nb.sweep.measure import Found, Want
 from tensorscope_nb.sweep.parameters import Parameter
 
 
-class Reducer:
-    """Wants nothing, and keeps nothing."""
+class Reducer(ABC):
+    """What a recipe keeps of the gradients; by itself it wants nothing."""
 
-    needs: Sequence[str] = ()
+    needs: Sequence[str] = ()  # sites that it reads, or patterns of sites
 
     def __init__(self) -> None:
         self.begin(0)
@@ -29,20 +30,24 @@ class Reducer:
         self.n = n
 
     def wants(self, parameter: Parameter) -> Collection[Want]:
+        """What is to be measured of a parameter."""
         return ()
 
-    def update(self, parameter: Parameter, found: Found, start: int) -> None:
-        """Nothing, unless a reducer says otherwise."""
+    def wants_pairs(self, parameter: Parameter) -> bool:
+        return "gram" in self.wants(parameter)
 
-    def pair(self, parameter: Parameter, products: Tensor, i: int, j: int) -> None:
-        """Nothing, unless a reducer says otherwise."""
+    def update(self, parameter: Parameter, found: Found, start: int) -> None:  # noqa: B027
+        """Takes what was found of the samples from number ``start`` on."""
 
-    def see(self, chunk: Chunk, start: int) -> None:
-        """Nothing, unless a reducer says otherwise."""
+    def pair(self, parameter: Parameter, products: Tensor, i: int, j: int) -> None:  # noqa: B027
+        """Where ``gram`` is wanted: the inner products (n, m) of the samples from number ``i`` and from ``j`` on, j ≤ i."""
 
+    def see(self, chunk: Chunk, start: int) -> None:  # noqa: B027
+        """Takes what stands at the sites, and the gradients there."""
+
+    @abstractmethod
     def merge(self, other: Self, start: int) -> None:
         """Takes in what another one has seen, whose first sample is number ``start`` here."""
-        raise NotImplementedError
 
     def nbytes(self, n: int) -> float:
         """What it would hold of n samples, going by what it holds of some."""

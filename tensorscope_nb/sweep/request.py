@@ -140,7 +140,7 @@ def _telling(starting: Sequence[Started], group: dict[int, GradientRequest], so_
 
 def _given(request: GradientRequest, covered: Coverage) -> Coverage | None:
     """What a request was answered with: inner products of pairs are ready later than what adds up over samples."""
-    if not any("gram" in reducer.wants(p) for p in covered.parameters for reducer in request.reducers):
+    if not any(reducer.wants_pairs(p) for p in covered.parameters for reducer in request.reducers):
         return covered
     return covered.first(covered.n_paired) if covered.n_paired else None
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import unfold
 
-from tensorscope_nb.sweep.forms import Form, Lookup, Product, Whole
+from tensorscope_nb.sweep.forms import Form, Lookup, Product, Whole, widened
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def rule_of(module: nn.Module, name: str) -> Rule | None:
 
 def _sequence(x: Tensor) -> Tensor:
     """(n, positions, features), also where there are no positions or several axes of them; squares must not underflow."""
-    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    x = widened(x)
     return x.unsqueeze(1) if x.ndim == 2 else x.flatten(1, -2)
 
 

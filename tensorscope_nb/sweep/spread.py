@@ -26,7 +26,7 @@ from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.settings import current, options
 from tensorscope_nb.sweep.gradients import Coverage, gradient_sweep
-from tensorscope_nb.sweep.parameters import parameters_of
+from tensorscope_nb.sweep.parameters import Parameter, parameters_of
 from tensorscope_nb.sweep.progress import bar
 from tensorscope_nb.sweep.reducers import Reducer
 
@@ -49,7 +49,8 @@ def spread(
     executor: Executor, scope: Scope, samples: Samples, reducers: Sequence[Reducer], *, progress: bool | None = None, **how: Any
 ) -> Coverage:
     """As ``gradient_sweep``, with the same results."""
-    shards = _shards(scope, samples, reducers, how["modules"], workers_of(executor))
+    parameters = parameters_of(scope, chosen_parameters(scope, how["modules"]))
+    shards = _shards(samples, reducers, parameters, workers_of(executor))
     for reducer in reducers:
         reducer.begin(len(samples))
     with shipped([scope]) as (file,), bar(len(shards), "gradients", progress) as done:
@@ -65,15 +66,13 @@ def spread(
                     reducer.merge(part, shard.rows.start)
             found.append((weights, by_reference))
     weights = found[0][0] if shards[0].only is not None else torch.cat([each for each, _ in found])
-    parameters = parameters_of(scope, chosen_parameters(scope, how["modules"]))
     by_reference = list(dict.fromkeys(name for _, names in found for name in names))
     return Coverage(samples, len(samples), parameters, weights, by_reference, len(samples))
 
 
-def _shards(scope: Scope, samples: Samples, reducers: Sequence[Reducer], modules: Any, workers: int) -> list[Shard]:
-    parameters = parameters_of(scope, chosen_parameters(scope, modules))
+def _shards(samples: Samples, reducers: Sequence[Reducer], parameters: Sequence[Parameter], workers: int) -> list[Shard]:
     n = len(samples)
-    if any("gram" in reducer.wants(p) for p in parameters for reducer in reducers):
+    if any(reducer.wants_pairs(p) for p in parameters for reducer in reducers):
         names = [p.name for p in sorted(parameters, key=lambda p: -p.tensor.nelement())]
         cuts = [tuple(names[i::workers]) for i in range(min(workers, len(names)))]
         return [Shard(_named(i, len(cuts), cut[0], cut[-1], "parameters"), slice(0, n), cut) for i, cut in enumerate(cuts)]

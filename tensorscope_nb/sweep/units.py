@@ -12,6 +12,7 @@ from torch import Tensor
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import IGNORED, Samples
 from tensorscope_nb.scope.forward import check_output, chunks, output_of
+from tensorscope_nb.scope.loss import check_predicted
 from tensorscope_nb.scope.state import preserved
 
 if TYPE_CHECKING:
@@ -41,9 +42,7 @@ def tokens_apart(scope: Scope, samples: Samples) -> tuple[Samples, Tensor]:
     if scope.rule.custom is not None or scope.anatomy.task not in ("causal", "masked"):
         raise UnsupportedModel("sample_unit='token' is for language models: here a sample's loss is not made of tokens")
     predicted = scope.rule.predicted(samples)
-    if not bool(predicted.any(1).all()):
-        empty = samples.ids[int((~predicted.any(1)).nonzero()[0])]
-        raise ValueError(f"sample {empty!r} has no token to predict: it needs two tokens and a label; leave it out")
+    check_predicted(predicted, samples)
     sample, position = predicted.nonzero(as_tuple=True)
     apart = samples.repeated(
         sample.tolist(), [f"{samples.ids[i]}@{p}" for i, p in zip(sample.tolist(), position.tolist(), strict=True)]
