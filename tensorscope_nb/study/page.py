@@ -32,22 +32,9 @@ STYLE = """<style>
 }
 </style>
 """
-# For results that are single numbers, of which there is no picture.
-PLAIN = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-body {{ margin: 0 auto; padding: 24px; max-width: 1280px; background: #ffffff; color: #1c2026; }}
-h1 {{ font: 600 18px/1.4 system-ui, sans-serif; margin: 0 6px 16px; }}
-@media (prefers-color-scheme: dark) {{ body {{ background: #15171b; color: #e8eaee; }} }}
-</style>
-</head>
-<body>
+# Of results that are single numbers there is no picture: the page runs and loads nothing.
+NOTHING = "default-src 'none'; style-src 'unsafe-inline'"
+PLAIN = """<body>
 <h1>{title}</h1>
 {below}
 </body>
@@ -67,7 +54,7 @@ COLUMNS = {
 
 def write_page(results: Mapping[str, xr.Dataset], path: Path) -> None:
     from tensorscope_nb.views.dashboard import dashboard
-    from tensorscope_nb.views.export import export_html
+    from tensorscope_nb.views.export import HEAD, export_html
 
     said = [metadata(result) for result in results.values()]
     partly = ", partly of interrupted runs" if any(partial(of) for of in said) else ""
@@ -76,7 +63,8 @@ def write_page(results: Mapping[str, xr.Dataset], path: Path) -> None:
     try:
         view = dashboard(results)
     except ValueError:  # no view fits
-        path.write_text(PLAIN.format(title=html.escape(title), below=below), encoding="utf-8")
+        page = (HEAD + PLAIN).format(policy=html.escape(NOTHING), title=html.escape(title), below=below)
+        path.write_text(page, encoding="utf-8")
     else:
         export_html(view, path, title=title, below=below)
 

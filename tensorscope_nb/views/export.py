@@ -18,7 +18,8 @@ from tensorscope_nb.views.runtime import bundle
 # Only inline code, and the bundle as a blob: the file cannot reach out, whatever a token says.
 POLICY = "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; img-src data: blob:"
 
-PAGE = """<!doctype html>
+# The top of every page that is written; its {policy} and {title} are to be filled in.
+HEAD = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -32,7 +33,11 @@ h1 {{ font: 600 18px/1.4 system-ui, sans-serif; margin: 0 6px 16px; }}
 @media (prefers-color-scheme: dark) {{ body {{ background: #15171b; color: #e8eaee; }} }}
 </style>
 </head>
-<body>
+"""
+
+PAGE = (
+    HEAD
+    + """<body>
 {heading}<main id="view"></main>
 {below}
 <noscript>This page draws its views with JavaScript, which is switched off.</noscript>
@@ -42,6 +47,7 @@ h1 {{ font: 600 18px/1.4 system-ui, sans-serif; margin: 0 6px 16px; }}
 </body>
 </html>
 """
+)
 
 HOST = """
 const { root, models } = JSON.parse(document.getElementById("state").textContent);
