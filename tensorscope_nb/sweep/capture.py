@@ -23,7 +23,7 @@ from tensorscope_nb.scope.point import Point, main_tensor
 from tensorscope_nb.scope.record import intercepted
 from tensorscope_nb.sweep.forms import Gradients
 from tensorscope_nb.sweep.parameters import Parameter
-from tensorscope_nb.sweep.rules import Factors
+from tensorscope_nb.sweep.rules import Factors, Summed
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
@@ -40,8 +40,10 @@ class Chunk:
         points: Mapping[str, Point],
         bases: Mapping[str, Tensor],
         gradients: Mapping[str, Tensor] | None = None,
+        losses: Tensor | None = None,
     ) -> None:
         self.samples = samples
+        self.losses = losses  # each sample's mean; None where no loss was asked for
         self._points = points
         self._bases = bases
         self._gradients = gradients or {}
@@ -73,10 +75,12 @@ def capture(
     use: Use,
     points: Mapping[str, Point] | None = None,
     on_losses: Callable[[Tensor], None] | None = None,
+    by_position: bool = False,
 ) -> tuple[Chunk, set[str]]:
     """Runs a chunk, each sample's loss times its weight; also the parameters that were used by no row per sample.
 
-    The model must be ``preserved`` around it: what is not asked for is not differentiated.
+    ``by_position`` keeps the positions apart also where their sum is less to hold. The model must be ``preserved`` around
+    it: what is not asked for is not differentiated.
     """
     points = points or {}
     calls: dict[str, list[_Call]] = {}
@@ -113,9 +117,9 @@ def capture(
     elsewhere = {
         p.name: p.tensor for p in parameters if p.uses and (p.held_elsewhere or any(path not in calls for path, _, _ in p.uses))
     }
-    found, unseen = _backward(total, calls, usable, bases, use, len(part), elsewhere)
+    found, unseen = _backward(total, calls, usable, bases, use, len(part), elsewhere, by_position)
     strange |= unseen
-    return Chunk(part, points, bases, dict(zip(bases, found, strict=True))), strange
+    return Chunk(part, points, bases, dict(zip(bases, found, strict=True)), losses.detach()), strange
 
 
 def _backward(
@@ -126,6 +130,7 @@ def _backward(
     use: Use,
     n: int,
     elsewhere: Mapping[str, Tensor],
+    by_position: bool,
 ) -> tuple[list[Tensor], set[str]]:
     """Runs the backward; a parameter is used when the last of its calls has its gradient."""
     of_path: dict[str, list[Parameter]] = {}
@@ -140,7 +145,7 @@ def _backward(
         for parameter in of_path.get(path, ()):
             waiting[parameter.name] -= 1
             if not waiting[parameter.name]:
-                use(parameter, _gradients(parameter, calls, n))
+                use(parameter, _gradients(parameter, calls, n, by_position))
         paths[path] += 1
         if paths[path] == len(calls[path]) and all(not waiting[p.name] for p in of_path.get(path, ())):
             calls[path].clear()  # nothing needs its factors any more
@@ -165,7 +170,7 @@ def _backward(
         elif waiting[parameter.name] and any(c.delta is None and c.edge.node in reached for path in called for c in calls[path]):
             unseen.add(parameter.name)  # something before it is differentiated that is no call known
         elif waiting[parameter.name] or not called:
-            use(parameter, _gradients(parameter, calls, n))  # modules that did not run, or whose output nothing used
+            use(parameter, _gradients(parameter, calls, n, by_position))  # modules that did not run, or whose output nothing used
     found = deltas[len(starts) : len(starts) + len(bases)]
     return [torch.zeros_like(base) if g is None else g for base, g in zip(bases.values(), found, strict=True)], unseen
 
@@ -189,9 +194,9 @@ def _listening(arrived: Callable[[str, _Call, Tensor | None], None], path: str, 
     return listen
 
 
-def _gradients(parameter: Parameter, calls: Mapping[str, Sequence[_Call]], n: int) -> Gradients:
+def _gradients(parameter: Parameter, calls: Mapping[str, Sequence[_Call]], n: int, by_position: bool) -> Gradients:
     forms = [
-        rule(module, Factors(call.x, call.delta))
+        (rule.by_position if by_position and isinstance(rule, Summed) else rule)(module, Factors(call.x, call.delta))
         for path, module, rule in parameter.uses
         for call in calls.get(path, ())
         if call.delta is not None

@@ -27,6 +27,7 @@ from tensorscope_nb.sweep.check import Alone
 from tensorscope_nb.sweep.faults import not_finite, too_much
 from tensorscope_nb.sweep.forms import Gradients, Whole, as_matrix, widened
 from tensorscope_nb.sweep.measure import measure
+from tensorscope_nb.sweep.paired import PAIRED
 from tensorscope_nb.sweep.pairs import Pairs
 from tensorscope_nb.sweep.parameters import Parameter, parameters_of
 from tensorscope_nb.sweep.progress import bar
@@ -96,16 +97,17 @@ def gradient_sweep(
     wants = {p.name: {want for r in reducers for want in r.wants(p)} for p in parameters}
     source = Source(scope, samples, [p for p in parameters if wants[p.name]], weights, reducers)
     parts = [len(part) for part in chunks(samples, scope.anatomy, source.chunk(chunk))]
-    pairs = Pairs(source, len(samples), reducers) if any("gram" in w for w in wants.values()) and len(parts) > 1 else None
+    paired = set().union(*wants.values()) & PAIRED if wants else set()
+    pairs = Pairs(source, len(samples), reducers) if paired and (len(parts) > 1 or paired != {"gram"}) else None
     done, n_paired, interrupted = 0, 0, False
     for reducer in reducers:
         reducer.begin(len(samples))
 
     def update(parameter: Parameter, gradients: Gradients) -> None:
         gradients = gradients.wide()
-        if pairs and "gram" in wants[parameter.name]:
+        if pairs and not PAIRED.isdisjoint(wants[parameter.name]):
             gradients = pairs.keep(parameter, gradients)
-        found = measure(gradients, wants[parameter.name] - ({"gram"} if pairs else set()))
+        found = measure(gradients, wants[parameter.name] - (PAIRED if pairs else set()), samples.ids[done : done + gradients.n])
         if not all(bool(value.sum().isfinite()) for value in found.values()):
             raise not_finite(parameter, gradients, samples[done : done + gradients.n])
         for reducer in reducers:
@@ -152,6 +154,7 @@ class Source:
         sites = [site for reducer in reducers for site in reducer.needs]
         self.points = expand(sites, scope.anatomy, scope.model) if sites else {}
         self.by_reference = [p.name for p in parameters if not p.uses]
+        self.by_position = any("factors" in r.wants(p) for p in parameters for r in reducers)
         self._proven: set[str] = set()
 
     def chunk(self, asked: int | None) -> int | None:
@@ -182,7 +185,7 @@ class Source:
 
         with preserved(self.scope.model):
             check_loss = alone.check_loss if alone else None
-            seen, strange = capture(self.scope, part, factored, weights, checked, self.points, check_loss)
+            seen, strange = capture(self.scope, part, factored, weights, checked, self.points, check_loss, self.by_position)
         if alone is not None:
             self._proven |= {p.name for p in unproven if not alone.says_nothing_of(p)}
         wrong += sorted(strange)

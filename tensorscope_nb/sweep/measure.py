@@ -8,7 +8,7 @@ either where T is very short, and with T = 1 everything has a closed form.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,14 +29,25 @@ class Elementwise:
     by: Literal["weight", "sample"]
 
 
-Want = str | Elementwise
+@dataclass(frozen=True, eq=False)
+class SquaresBy:
+    """Σ gᵢ² over the samples of each group, weight by weight: (groups, rows, columns). Shared by whoever wants this very one."""
+
+    groups: Sequence[Collection[str]]  # ids
+
+    def shares(self, ids: Sequence[str], like: Tensor) -> Tensor:
+        """(groups, n): one where a sample is in a group."""
+        return torch.tensor([[name in group for name in ids] for group in self.groups]).to(like)
+
+
+Want = str | Elementwise | SquaresBy
 """``total`` (n), ``rows`` (n, rows), ``columns`` (n, columns): squares by sample, summed over the rest.
 ``sum`` and ``squares`` (rows, columns): over samples. ``gram`` (n, n): ⟨gᵢ, gⱼ⟩."""
 Found = dict[Want, Tensor]
 
 
-def measure(gradients: Gradients, wants: Collection[Want]) -> Found:
-    """Everything that is wanted of one parameter; squares and products in double precision."""
+def measure(gradients: Gradients, wants: Collection[Want], ids: Sequence[str] = ()) -> Found:
+    """Everything that is wanted of one parameter; squares and products in double precision. ``ids`` are those of the samples."""
     found: Found = {}
     if not gradients.forms:
         return _zeros(gradients, wants)
@@ -47,34 +58,26 @@ def measure(gradients: Gradients, wants: Collection[Want]) -> Found:
     if isinstance(form, Product) and form.left.shape[1] == 1 and "squares" in left:
         found["squares"] = (form.left[:, 0] ** 2).T @ form.right[:, 0] ** 2
         left.discard("squares")
+    if isinstance(form, Product) and form.left.shape[1] == 1:
+        for want in [want for want in left if isinstance(want, SquaresBy)]:
+            found[want] = torch.stack(
+                [(form.left[:, 0] ** 2 * share[:, None]).T @ form.right[:, 0] ** 2 for share in want.shares(ids, form.left)]
+            )
+            left.discard(want)
     if left == {"sum"} and isinstance(form, Product):
         found["sum"] = form.total()
         left.discard("sum")
-    if "gram" in left and (k := _gram_of_positions(gradients, gradients)) is not None:
+    if "gram" in left and (k := gram_of_positions(gradients, gradients)) is not None:
         found["gram"] = k
         left.discard("gram")
-    return found | _by_blocks(gradients, left) if left else found
+    return found | _by_blocks(gradients, left, ids) if left else found
 
 
-def products(a: Gradients, b: Gradients) -> Tensor:
-    """⟨gᵢ, gⱼ⟩ for the samples i of one and j of another, (n, m)."""
-    if a.dtype != b.dtype:
-        a, b = a.double(), b.double()
-    if not a.forms or not b.forms:
-        return torch.zeros(a.n, b.n, dtype=torch.float64)
-    if (k := _gram_of_positions(a, b)) is not None:
-        return k
-    found = torch.zeros(a.n, b.n, dtype=torch.float64)
-    for rows, columns, touched in blocks(a, b):
-        one, other = a.block(rows, columns, touched), b.block(rows, columns, touched)
-        found += (one.flatten(1) @ other.flatten(1).T).double().cpu()
-    return found
-
-
-def _by_blocks(gradients: Gradients, wants: Collection[Want]) -> Found:
+def _by_blocks(gradients: Gradients, wants: Collection[Want], ids: Sequence[str]) -> Found:
     found = _zeros(gradients, wants)
     elementwise = [want for want in wants if isinstance(want, Elementwise)]
-    squared = bool({"squares", "columns"} & set(wants))
+    shares = {want: want.shares(ids, found[want]) for want in wants if isinstance(want, SquaresBy)}
+    squared = bool({"squares", "columns"} & set(wants) or shares)
     for rows, columns, touched in blocks(gradients):
         block = gradients.block(rows, columns, touched)
         for want in elementwise:
@@ -92,6 +95,8 @@ def _by_blocks(gradients: Gradients, wants: Collection[Want]) -> Found:
             block.square_()  # in place, the block is not needed any more
             if "squares" in found:
                 found["squares"][rows, columns] += block.sum(0)
+            for grouped, share in shares.items():
+                found[grouped][:, rows, columns] += (share @ block.flatten(1)).unflatten(1, block.shape[1:])
             by_row = block.sum(2).double() if {"rows", "total"} & set(found) else None
             if "columns" in found:
                 found["columns"][:, columns] += block.sum(1).double()
@@ -114,6 +119,8 @@ def _zeros(gradients: Gradients, wants: Collection[Want]) -> Found:
             found[want] = torch.zeros(n, n, dtype=torch.float64)
         elif want in ("sum", "squares") or (isinstance(want, Elementwise) and want.by == "weight"):
             found[want] = gradients.zeros(rows, columns)
+        elif isinstance(want, SquaresBy):
+            found[want] = gradients.zeros(len(want.groups), rows, columns)
         else:
             shape = (n,) if isinstance(want, Elementwise) else shapes[want]
             found[want] = torch.zeros(shape, dtype=torch.float64, device=weight.device)
@@ -156,11 +163,11 @@ def _tied_total(gradients: Gradients) -> Tensor:
         for v in gradients.forms[: i + 1]:
             assert not isinstance(u, Whole) and not isinstance(v, Whole)
             right = torch.bmm(u.right, v.right.mT)
-            total += (1 if u is v else 2) * (_left_products(u, v) * right).sum((1, 2)).double()
+            total += (1 if u is v else 2) * (left_products(u, v) * right).sum((1, 2)).double()
     return total.clamp(min=0)
 
 
-def _left_products(u: Product | Lookup, v: Product | Lookup) -> Tensor:
+def left_products(u: Product | Lookup, v: Product | Lookup) -> Tensor:
     """Lᵤ Lᵥᵀ (n, T, T'); a lookup's L has a one at each token."""
     if isinstance(u, Product) and isinstance(v, Product):
         return torch.bmm(u.left, v.left.mT)
@@ -168,10 +175,10 @@ def _left_products(u: Product | Lookup, v: Product | Lookup) -> Tensor:
         return (u.tokens[:, :, None] == v.tokens[:, None]).to(u.right.dtype)
     if isinstance(u, Product) and isinstance(v, Lookup):
         return u.left.gather(2, v.tokens[:, None].expand(-1, u.left.shape[1], -1))
-    return _left_products(v, u).mT
+    return left_products(v, u).mT
 
 
-def _gram_of_positions(a: Gradients, b: Gradients) -> Tensor | None:
+def gram_of_positions(a: Gradients, b: Gradients) -> Tensor | None:
     """Σₛₜ (Lᵢₛ · Lⱼₜ)(Rᵢₛ · Rⱼₜ), where that costs less than making the gradients of both."""
     one, other = a.forms[0], b.forms[0]
     if len(a.forms) > 1 or len(b.forms) > 1 or not isinstance(one, Product) or not isinstance(other, Product):

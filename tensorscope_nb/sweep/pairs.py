@@ -1,4 +1,4 @@
-"""Inner products of all pairs of samples, where the samples come in several chunks.
+"""Inner products of all pairs of samples, and whatever else takes the gradients of all of them.
 
 The gradients of a chunk are kept, in the form that takes the least memory, until all are there. Where that is more than the
 memory option allows, the samples are gone through in pieces: each piece is held, and those before it are run again.
@@ -7,13 +7,16 @@ memory option allows, the samples are gone through in pieces: each piece is held
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from tensorscope_nb.scope.interrupts import held_interrupts
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.faults import not_finite, too_much
 from tensorscope_nb.sweep.forms import Gradients, joined
-from tensorscope_nb.sweep.measure import measure, products
+from tensorscope_nb.sweep.paired import Part, Place, part_by_part, products
 from tensorscope_nb.sweep.parameters import Parameter
 from tensorscope_nb.sweep.reducers import Reducer
 
@@ -32,18 +35,19 @@ def passes(each: float, n: int) -> float:
 
 
 class Pairs:
-    """Holds what pairs are made of, and gives each reducer that wants ``gram`` the products of all pairs."""
+    """Holds what pairs are made of, and gives each reducer what it wants of all pairs."""
 
     def __init__(self, source: Source, n: int, reducers: Sequence[Reducer]) -> None:
         self.source, self.n, self.reducers = source, n, reducers
         self.wanted = {p.name: p for p in source.parameters if any(r.wants_pairs(p) for r in reducers)}
+        self.apart = {name for name, p in self.wanted.items() if any("factors" in r.wants(p) for r in reducers)}
         self.held: Held = {}
         self.each = 0.0  # bytes per sample
         self.fits = True
         self.finished = 0  # samples whose pairs are known, where they are gone through in pieces
 
     def keep(self, parameter: Parameter, gradients: Gradients) -> Gradients:
-        compact = gradients.compact()
+        compact = gradients if parameter.name in self.apart else gradients.compact()
         if self.fits:
             self.held.setdefault(parameter.name, []).append(compact)
         return compact
@@ -90,7 +94,8 @@ class Pairs:
 
         def use(parameter: Parameter, gradients: Gradients) -> None:
             if parameter.name in self.wanted:
-                found[parameter.name] = gradients.wide().compact()
+                gradients = gradients.wide()
+                found[parameter.name] = gradients if parameter.name in self.apart else gradients.compact()
 
         with held_interrupts():
             self.source.gradients(slice(start, stop), use)
@@ -101,9 +106,25 @@ class Pairs:
             self._give(self.wanted[name], gradients, other[name], i, j)
 
     def _give(self, parameter: Parameter, a: Gradients, b: Gradients, i: int, j: int) -> None:
-        found = measure(a, {"gram"})["gram"] if a is b else products(a, b)
-        if not bool(found.sum().isfinite()):
+        wants = {reducer: set(reducer.wants(parameter)) for reducer in self.reducers}
+        by_parts: dict[tuple, list[Reducer]] = {}
+        for reducer in self.reducers:
+            if "parts" in wants[reducer]:
+                by_parts.setdefault(tuple(reducer.parts(parameter)), []).append(reducer)
+        found: Tensor | None = None
+        for parts, takers in by_parts.items():
+            take = [partial(_take, reducer, parameter, i, j) for reducer in takers]
+            found = part_by_part(a, b, parts, take)
+        if found is None and any("gram" in each for each in wants.values()):
+            found = products(a, b)
+        if found is not None and not bool(found.sum().isfinite()):
             raise not_finite(parameter, a, self.source.samples[i : i + a.n])
         for reducer in self.reducers:
-            if reducer.wants_pairs(parameter):
+            if "gram" in wants[reducer] and found is not None:
                 reducer.pair(parameter, found, i, j)
+            if "factors" in wants[reducer]:
+                reducer.cross(parameter, a, b, i, j)
+
+
+def _take(reducer: Reducer, parameter: Parameter, i: int, j: int, part: Part, place: Place, one: Tensor, other: Tensor) -> None:
+    reducer.take(parameter, part, place, one, other, i, j)

@@ -1,4 +1,4 @@
-"""What gradient recipes keep: sums, squared masses by group, diagonals, and the Gram matrix per module.
+"""What gradient recipes keep: sums, squared masses by group, diagonals, losses, and the Gram matrix per module.
 
 A reducer of part of the samples, or of some of the parameters, is merged into one of all: that is how work is spread.
 """
@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from tensorscope_nb.sweep.capture import Chunk
-from tensorscope_nb.sweep.measure import Found, Want
+from tensorscope_nb.sweep.forms import Gradients
+from tensorscope_nb.sweep.measure import Found, SquaresBy, Want
+from tensorscope_nb.sweep.paired import PAIRED, Part, Place
 from tensorscope_nb.sweep.parameters import Parameter
 
 
@@ -30,17 +32,29 @@ class Reducer(ABC):
         self.n = n
 
     def wants(self, parameter: Parameter) -> Collection[Want]:
-        """What is to be measured of a parameter."""
+        """What is to be measured of a parameter; of pairs of samples ``gram``, ``parts`` and ``factors``."""
         return ()
 
     def wants_pairs(self, parameter: Parameter) -> bool:
-        return "gram" in self.wants(parameter)
+        return not PAIRED.isdisjoint(self.wants(parameter))
 
     def update(self, parameter: Parameter, found: Found, start: int) -> None:  # noqa: B027
         """Takes what was found of the samples from number ``start`` on."""
 
     def pair(self, parameter: Parameter, products: Tensor, i: int, j: int) -> None:  # noqa: B027
         """Where ``gram`` is wanted: the inner products (n, m) of the samples from number ``i`` and from ``j`` on, j ≤ i."""
+
+    def parts(self, parameter: Parameter) -> Sequence[Part]:
+        """Where ``parts`` are wanted: which; together they are the whole parameter."""
+        return ()
+
+    def take(  # noqa: B027
+        self, parameter: Parameter, part: Part, place: Place, one: Tensor, other: Tensor, i: int, j: int
+    ) -> None:
+        """Where ``parts`` are wanted: a block of a part, of the samples from number ``i`` and from ``j`` on, (n, weights)."""
+
+    def cross(self, parameter: Parameter, one: Gradients, other: Gradients, i: int, j: int) -> None:  # noqa: B027
+        """Where ``factors`` are wanted: the gradients of the samples from number ``i`` and from ``j`` on, positions apart."""
 
     def see(self, chunk: Chunk, start: int) -> None:  # noqa: B027
         """Takes what stands at the sites, and the gradients there."""
@@ -55,7 +69,7 @@ class Reducer(ABC):
 
 
 class Sums(Reducer):
-    """Σᵢ of one thing, weight by weight: ``sum`` of the gradients, their ``squares``, or any function of them."""
+    """Σᵢ of one thing, weight by weight: ``sum`` of the gradients, ``squares`` (also by groups), or a function of them."""
 
     def __init__(self, want: Want = "sum") -> None:
         self.want = want
@@ -69,7 +83,8 @@ class Sums(Reducer):
         return (self.want,)
 
     def update(self, parameter: Parameter, found: Found, start: int) -> None:
-        added = found[self.want].reshape(parameter.tensor.shape)
+        groups = [len(self.want.groups)] if isinstance(self.want, SquaresBy) else []
+        added = found[self.want].reshape((*groups, *parameter.tensor.shape))
         if parameter.name in self.totals:
             self.totals[parameter.name] = self.totals[parameter.name] + added
         else:
@@ -122,6 +137,21 @@ class Masses(Reducer):
         if group not in self.values:
             self.values[group] = torch.zeros(self.n, *masses.shape[1:], dtype=torch.float64)
         self.values[group][start : start + len(masses)] += masses.double().cpu()
+
+
+class Losses(Reducer):
+    """The mean loss of each sample."""
+
+    def begin(self, n: int) -> None:
+        super().begin(n)
+        self.values = torch.full((n,), torch.nan, dtype=torch.float64)
+
+    def see(self, chunk: Chunk, start: int) -> None:
+        assert chunk.losses is not None
+        self.values[start : start + len(chunk.losses)] = chunk.losses.double().cpu()
+
+    def merge(self, other: Self, start: int) -> None:
+        self.values[start : start + len(other.values)] = other.values
 
 
 class Gram(Reducer):

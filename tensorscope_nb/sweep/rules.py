@@ -28,6 +28,21 @@ class Factors:
 Rule = Callable[[nn.Module, Factors], Form]
 
 
+@dataclass(frozen=True)
+class Summed:
+    """The rule of a vector: a sum of terms, one per position."""
+
+    terms: Callable[[nn.Module, Factors], Tensor]  # (n, T, rows)
+
+    def __call__(self, module: nn.Module, f: Factors) -> Form:
+        return Whole(self.terms(module, f).sum(1)[..., None])
+
+    def by_position(self, module: nn.Module, f: Factors) -> Form:
+        """The same, with the positions apart."""
+        terms = self.terms(module, f)
+        return Product(terms, torch.ones_like(terms[..., :1]))
+
+
 def rule_of(module: nn.Module, name: str) -> Rule | None:
     """The rule for the parameter ``name`` of a module, or None where there is none here."""
     from transformers.pytorch_utils import Conv1D
@@ -35,31 +50,27 @@ def rule_of(module: nn.Module, name: str) -> Rule | None:
     if isinstance(module, nn.Conv2d):
         if module.groups > 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
             return None
-        return {"weight": _convolution, "bias": _channel_bias}.get(name)
+        return Summed(_channel_bias) if name == "bias" else _convolution if name == "weight" else None
     if isinstance(module, nn.Embedding) and not module.sparse and module.max_norm is None and not module.scale_grad_by_freq:
         return _embedding if name == "weight" else None
-    if isinstance(module, nn.BatchNorm2d):
-        return {"weight": _batch_norm, "bias": _channel_bias}.get(name)
-    for kind, rules in (
-        (nn.Linear, {"weight": _linear, "bias": _bias}),
-        (Conv1D, {"weight": _conv1d, "bias": _bias}),
-        (nn.LayerNorm, {"weight": _layer_norm, "bias": _bias}),
-    ):
+    several_axes = isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1
+    rules: dict[type, dict[str, Rule]] = {
+        nn.Linear: {"weight": _linear, "bias": Summed(_bias)},
+        Conv1D: {"weight": _conv1d, "bias": Summed(_bias)},
+        nn.LayerNorm: {} if several_axes else {"weight": Summed(_layer_norm), "bias": Summed(_bias)},
+        nn.BatchNorm2d: {"weight": Summed(_batch_norm), "bias": Summed(_channel_bias)},
+    }
+    for kind, known in rules.items():
         if isinstance(module, kind):
-            several_axes = isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1
-            return None if several_axes else rules.get(name)
+            return known.get(name)
     is_rms = type(module).__name__.endswith("RMSNorm") and list(module._parameters) == ["weight"]
-    return _rms_norm if is_rms and name == "weight" and module.weight.ndim == 1 else None
+    return Summed(_rms_norm) if is_rms and name == "weight" and module.weight.ndim == 1 else None
 
 
 def _sequence(x: Tensor) -> Tensor:
     """(n, positions, features), also where there are no positions or several axes of them; squares must not underflow."""
     x = widened(x)
     return x.unsqueeze(1) if x.ndim == 2 else x.flatten(1, -2)
-
-
-def _vector(values: Tensor) -> Form:
-    return Whole(values[..., None])
 
 
 def _linear(module: nn.Module, f: Factors) -> Form:
@@ -70,20 +81,20 @@ def _conv1d(module: nn.Module, f: Factors) -> Form:
     return Product(_sequence(f.x), _sequence(f.delta))
 
 
-def _bias(module: nn.Module, f: Factors) -> Form:
-    return _vector(_sequence(f.delta).sum(1))
+def _bias(module: nn.Module, f: Factors) -> Tensor:
+    return _sequence(f.delta)
 
 
-def _layer_norm(module: Any, f: Factors) -> Form:
+def _layer_norm(module: Any, f: Factors) -> Tensor:
     normalised = nn.functional.layer_norm(f.x, module.normalized_shape, eps=module.eps)
-    return _vector((_sequence(f.delta) * _sequence(normalised)).sum(1))
+    return _sequence(f.delta) * _sequence(normalised)
 
 
-def _rms_norm(module: Any, f: Factors) -> Form:
+def _rms_norm(module: Any, f: Factors) -> Tensor:
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     eps = torch.finfo(f.x.dtype).eps if eps is None else eps
     x = _sequence(f.x) if isinstance(module, nn.RMSNorm) else _sequence(f.x).float()  # others normalise in single precision
-    return _vector((_sequence(f.delta) * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))).sum(1))
+    return _sequence(f.delta) * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps))
 
 
 def _embedding(module: Any, f: Factors) -> Form:
@@ -98,11 +109,11 @@ def _convolution(module: Any, f: Factors) -> Form:
     return Product(_sequence(f.delta.flatten(2).mT), _sequence(patches.mT))
 
 
-def _channel_bias(module: nn.Module, f: Factors) -> Form:
-    return _vector(_sequence(f.delta.flatten(2).mT).sum(1))
+def _channel_bias(module: nn.Module, f: Factors) -> Tensor:
+    return _sequence(f.delta.flatten(2).mT)
 
 
-def _batch_norm(module: Any, f: Factors) -> Form:
+def _batch_norm(module: Any, f: Factors) -> Tensor:
     shape = (1, -1, 1, 1)
     normalised = (f.x - module.running_mean.view(shape)) * torch.rsqrt(module.running_var.view(shape) + module.eps)
-    return _vector(_sequence((f.delta * normalised).flatten(2).mT).sum(1))
+    return _sequence((f.delta * normalised).flatten(2).mT)

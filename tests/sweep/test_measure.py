@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tensorscope_nb.sweep import forms, measure
 from tensorscope_nb.sweep.forms import Gradients, Lookup, Product, Whole, joined
-from tensorscope_nb.sweep.measure import Elementwise, products
+from tensorscope_nb.sweep.measure import Elementwise
+from tensorscope_nb.sweep.paired import products
 
 
 def _cube(g, w):

@@ -1,0 +1,96 @@
+"""Statistics of a table whose rows are units of one group and whose columns are units of another, such as ⟨gᵢ, gⱼ⟩.
+
+The entries of a row share their unit, and those of a column theirs: n × m entries are not n × m observations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class MeanTest:
+    """The mean of each table, its standard error, and the one-sided p values of a mean that is below (above) zero."""
+
+    mean: Array
+    error: Array
+    statistic: Array
+    below: Array
+    above: Array
+
+
+def mean_test(tables: Array) -> MeanTest:
+    """Whether the expected entry of a crossed table (…, n, m) is below zero, or above.
+
+    U = mean of all entries; var U = s_r² / n + s_c² / m − s_e² / (n m), floored at s_e² / (n m), with s_r² and s_c² the
+    variances of the row and column means and s_e² the mean square of the interaction; t with min(n, m) − 1 degrees of
+    freedom. NaN below two rows or columns, and where nothing varies. Conservative: measured size at .05 at most .052, with
+    zero and with orthogonal means.
+    """
+    from scipy.stats import t
+
+    tables = np.asarray(tables, dtype=np.float64)
+    n, m = tables.shape[-2:]
+    mean = tables.mean((-2, -1))
+    if min(n, m) < 2:
+        nothing = np.full_like(mean, np.nan)
+        return MeanTest(mean, nothing, nothing, nothing, nothing)
+    rows, columns = tables.mean(-1), tables.mean(-2)
+    interaction = tables - rows[..., :, None] - columns[..., None, :] + mean[..., None, None]
+    e = (interaction**2).sum((-2, -1)) / ((n - 1) * (m - 1)) / (n * m)
+    error = np.sqrt(np.maximum(rows.var(-1, ddof=1) / n + columns.var(-1, ddof=1) / m - e, e))
+    nothing_varies = error <= 1e-12 * np.sqrt((tables**2).mean((-2, -1)))
+    error = np.where(nothing_varies, np.nan, error)
+    statistic = mean / error
+    return MeanTest(mean, error, statistic, t.cdf(statistic, min(n, m) - 1), t.sf(statistic, min(n, m) - 1))
+
+
+def cosine_interval(aa: Array, bb: Array, ab: Array, level: float = 0.95) -> tuple[Array, Array, Array]:
+    """The cosine of two expected vectors from inner products of samples, and its interval.
+
+    ``aa`` (…, n, n), ``bb`` (…, m, m) and ``ab`` (…, n, m) hold the inner products within and across two samples. The cosine
+    of the two means is drawn towards zero by the noise in their norms; Uₐᵦ / √(Uₐₐ Uᵦᵦ), with each U the mean over pairs of
+    different units, is not. It may leave [−1, 1], and is NaN where a U under the root is not positive: too few units to see a
+    mean at all. The interval is the delete-one jackknife's over the units of both, t with min(n, m) − 1 degrees of freedom;
+    NaN below 3 units.
+    """
+    from scipy.stats import t
+
+    n, m = ab.shape[-2:]
+    nothing = np.full(ab.shape[:-2], np.nan)
+    if min(n, m) < 2:
+        return nothing, nothing, nothing
+    own_a, own_b = _pairs(aa), _pairs(bb)
+    total = ab.sum((-2, -1))
+    value = _cosine(own_a[0] / (n * (n - 1)), own_b[0] / (m * (m - 1)), total / (n * m))
+    if min(n, m) < 3:
+        return value, nothing, nothing
+    without_a = _cosine(
+        (own_a[0][..., None] - 2 * own_a[1]) / ((n - 1) * (n - 2)),
+        (own_b[0] / (m * (m - 1)))[..., None],
+        (total[..., None] - ab.sum(-1)) / ((n - 1) * m),
+    )
+    without_b = _cosine(
+        (own_a[0] / (n * (n - 1)))[..., None],
+        (own_b[0][..., None] - 2 * own_b[1]) / ((m - 1) * (m - 2)),
+        (total[..., None] - ab.sum(-2)) / (n * (m - 1)),
+    )
+    error = np.sqrt(sum((k - 1) * each.var(-1) for k, each in ((n, without_a), (m, without_b))))
+    half = t.ppf(0.5 + level / 2, min(n, m) - 1) * error
+    return value, value - half, value + half
+
+
+def _pairs(products: Array) -> tuple[Array, Array]:
+    """The sum over ordered pairs of different units, and each unit's part as the first of a pair."""
+    rows = products.sum(-1) - np.diagonal(products, axis1=-2, axis2=-1)
+    return rows.sum(-1), rows
+
+
+def _cosine(a: Array, b: Array, ab: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where((a > 0) & (b > 0), ab / np.sqrt(np.where((a > 0) & (b > 0), a * b, np.nan)), np.nan)

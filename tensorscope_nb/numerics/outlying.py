@@ -1,0 +1,32 @@
+"""How far below a null sample a value lies."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+TAIL = 0.1  # share of the null that its exponential tail is fitted to
+NORMAL = 1.4826  # median absolute deviation of a normal distribution, to its standard deviation
+
+
+def lower_tail(values: Array, null: Array) -> Array:
+    """p of each value: its rank in the null down to the null's lowest tenth, and below that an exponential tail.
+
+    The rank alone cannot go below 1 / (N + 1), which leaves a few true ones among many unseen once many are tested.
+    """
+    ordered = np.sort(np.asarray(null, dtype=np.float64).ravel())
+    edge = np.quantile(ordered, TAIL)
+    excess = edge - ordered[ordered < edge]
+    rank = (1 + np.searchsorted(ordered, values, side="right")) / (1 + len(ordered))
+    if not len(excess) or not excess.mean() > 0:
+        return rank
+    with np.errstate(over="ignore"):
+        tail = TAIL * np.exp(-(edge - values) / excess.mean())
+    return np.where(values < edge, np.minimum(tail, 1.0), rank)
+
+
+def depth(values: Array, null: Array) -> Array:
+    """−value / (1.4826 · median absolute deviation of the null), NaN where the null does not vary."""
+    spread = NORMAL * np.median(np.abs(null - np.median(null)))
+    return -values / spread if spread > 0 else np.full_like(values, np.nan)
