@@ -50,6 +50,22 @@ def mean_test(tables: Array) -> MeanTest:
     return MeanTest(mean, error, statistic, t.cdf(statistic, min(n, m) - 1), t.sf(statistic, min(n, m) - 1))
 
 
+def row_tests(table: Array) -> tuple[Array, Array]:
+    """Of each row of a table (n, m) the mean, and the one-sided p value of an expectation below zero over the columns.
+
+    Student's t with m − 1 degrees of freedom; entries that are NaN are left out, and below two of them p is NaN.
+    """
+    from scipy.stats import t
+
+    seen = np.isfinite(table)
+    m = seen.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(seen, table, 0).sum(1) / m
+        centred = np.where(seen, table - mean[:, None], 0)
+        error = np.sqrt((centred**2).sum(1) / (m - 1) / m)
+        return mean, np.where((m > 1) & (error > 0), t.cdf(mean / error, np.maximum(m - 1, 1)), np.nan)
+
+
 def cosine_interval(aa: Array, bb: Array, ab: Array, level: float = 0.95) -> tuple[Array, Array, Array]:
     """The cosine of two expected vectors from inner products of samples, and its interval.
 

@@ -7,23 +7,25 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 TAIL = 0.1  # share of the null that its exponential tail is fitted to
+FEWEST = 10  # values in the tail, below which it is not fitted
 NORMAL = 1.4826  # median absolute deviation of a normal distribution, to its standard deviation
 
 
 def lower_tail(values: Array, null: Array) -> Array:
     """p of each value: its rank in the null down to the null's lowest tenth, and below that an exponential tail.
 
-    The rank alone cannot go below 1 / (N + 1), which leaves a few true ones among many unseen once many are tested.
+    The rank alone cannot go below 1 / (N + 1), which leaves a few true ones among many unseen once many are tested. Where
+    the tenth is too few values to fit a tail to, the rank is all there is. NaN stays NaN.
     """
     ordered = np.sort(np.asarray(null, dtype=np.float64).ravel())
     edge = np.quantile(ordered, TAIL)
     excess = edge - ordered[ordered < edge]
     rank = (1 + np.searchsorted(ordered, values, side="right")) / (1 + len(ordered))
-    if not len(excess) or not excess.mean() > 0:
-        return rank
+    if len(excess) < FEWEST:
+        return np.where(np.isnan(values), np.nan, rank)
     with np.errstate(over="ignore"):
         tail = TAIL * np.exp(-(edge - values) / excess.mean())
-    return np.where(values < edge, np.minimum(tail, 1.0), rank)
+    return np.where(np.isnan(values), np.nan, np.where(values < edge, tail, rank))
 
 
 def depth(values: Array, null: Array) -> Array:

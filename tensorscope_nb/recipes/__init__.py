@@ -2,6 +2,7 @@
 
 from tensorscope_nb.recipes.ablation import ablation
 from tensorscope_nb.recipes.attention import attention_patterns
+from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.fisher import fisher_spectrum, grouped_fisher
 from tensorscope_nb.recipes.health import gradient_health
 from tensorscope_nb.recipes.importance import Importance
@@ -12,7 +13,10 @@ from tensorscope_nb.recipes.importance_scores import (
     taylor_importance,
 )
 from tensorscope_nb.recipes.induction import induction_heads
+from tensorscope_nb.recipes.interference import qkov_interference, qkov_pair, top_conflicts
+from tensorscope_nb.recipes.overlap import fisher_overlap
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
+from tensorscope_nb.recipes.sample_conflicts import sample_conflicts
 
 __all__ = [
     "Importance",
@@ -21,12 +25,20 @@ __all__ = [
     "attention_patterns",
     "catalogue",
     "fisher_importance",
+    "fisher_overlap",
     "fisher_spectrum",
+    "gradient_alignment",
+    "gradient_conflict",
     "gradient_health",
     "grouped_fisher",
     "hybrid_importance",
     "induction_heads",
     "magnitude_importance",
+    "project_conflict",
+    "qkov_interference",
+    "qkov_pair",
     "recipe",
+    "sample_conflicts",
     "taylor_importance",
+    "top_conflicts",
 ]

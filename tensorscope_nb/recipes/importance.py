@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tensorscope_nb.numerics.overlap import largest
 from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords
 from tensorscope_nb.recipes.modules import module_coords
 
@@ -83,10 +84,7 @@ class Importance(Mapping[str, Tensor]):
         """True at the most important weights: exactly round(top_fraction · N) of them over all parameters, ties by order."""
         if not 0 < top_fraction <= 1:
             raise ValueError(f"top_fraction is {top_fraction}: give a share of the weights above 0 and at most 1")
-        flat = torch.cat([value.flatten().float() for value in self.values()])
-        kept = torch.zeros(len(flat), dtype=torch.bool)
-        kept[torch.argsort(flat, descending=True, stable=True)[: round(top_fraction * len(flat))]] = True
-        pieces = kept.split([value.nelement() for value in self.values()])
+        pieces = largest([value.float() for value in self.values()], top_fraction)
         return {name: piece.reshape(value.shape) for (name, value), piece in zip(self.items(), pieces, strict=True)}
 
     def save(self, path: str | Path) -> Path:

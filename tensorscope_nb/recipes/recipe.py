@@ -50,6 +50,11 @@ class Recipe:
         self.options = options or {}
         self.name = name or function.__name__
 
+    @property
+    def compares(self) -> bool:
+        """Whether it takes two sets of samples, ``a`` and ``b``."""
+        return list(inspect.signature(self.function).parameters)[1:3] == ["a", "b"]
+
     def __call__(self, scope: Scope, *args: Any, executor: Executor | None = None, **options: Any) -> Any:
         return run_together(scope, [(self, args, options)], executor=executor)[0]
 

@@ -13,6 +13,7 @@ from tensorscope_nb.recipes.recipe import Recipe
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import bytes_per_sample, chunks
 from tensorscope_nb.settings import options
+from tensorscope_nb.study.calls import Calls
 from tensorscope_nb.study.members import Members
 from tensorscope_nb.sweep.gradients import gradient_sweep
 from tensorscope_nb.sweep.pairs import passes
@@ -41,9 +42,10 @@ def plan(members: Members, samples: Any, recipes: Sequence[Recipe]) -> pd.DataFr
 
 def _gradient_sweeps(scope: Scope, samples: Samples | None, recipes: Sequence[Recipe]) -> Iterable[tuple]:
     asked: dict[int, GradientRequest] = {}
-    for i, recipe in enumerate(recipes):
+    calls = Calls(samples, recipes).made
+    for i, (recipe, given, _) in enumerate(calls):
         if inspect.isgeneratorfunction(recipe.function):
-            with closing(recipe.started(scope, *(() if samples is None else (samples,)))) as asking:
+            with closing(recipe.started(scope, *given)) as asking:
                 request = next(asking, None)
                 if request is not None:
                     asked[i] = request
@@ -66,7 +68,7 @@ def _gradient_sweeps(scope: Scope, samples: Samples | None, recipes: Sequence[Re
         times = passes(each, len(whole)) if several else 1.0
         held = each * len(whole) if several and times == 1 else 0
         memory = bytes_per_sample(whole, scope.anatomy) * chunk + held + sum(r.nbytes(len(whole)) for r in reducers)
-        names = ", ".join(recipes[i].name for i in group)
+        names = ", ".join(dict.fromkeys(calls[i][0].name for i in group))
         yield names, "forward and backward", len(whole), times, chunk, int(memory), times * seconds
 
 

@@ -12,6 +12,7 @@ import xarray as xr
 
 from tensorscope_nb.recipes.recipe import Recipe, run_together
 from tensorscope_nb.settings import options
+from tensorscope_nb.study.calls import Calls
 from tensorscope_nb.study.members import Members
 from tensorscope_nb.sweep import bar
 from tensorscope_nb.sweep.progress import listened
@@ -55,31 +56,31 @@ def run_recipes(
                         listened(_Listener(members, len(found), audience)),
                         options(progress=False if len(members) > 1 else None),
                     ):
-                        so_far = _so_far(recipes, audience) if members.dimension is None else None
+                        so_far = audience if members.dimension is None else None
                         found.append(_one(scope, samples, recipes, executor, so_far))
                     done.update()
                     if members.dimension is not None:
                         audience.show(_along(members.padded, recipes, found))
     except BaseException as ended:
         if isinstance(ended, Unfinished) and members.dimension is None:
-            keep({recipe.name: as_dataset(r) for recipe, r in zip(recipes, ended.results, strict=True) if r is not None})
+            keep({recipe.name: r for recipe, r in zip(recipes, ended.results, strict=True) if r is not None})
         elif found:
             keep(_along(members.joined, recipes, found))
         raise
     keep(_along(members.joined, recipes, found))
 
 
-def as_dataset(result: Any) -> xr.Dataset:
-    """What a study holds of a result: an ``Importance`` by its summary."""
-    return result if isinstance(result, xr.Dataset) else result.summary()
-
-
 def _one(
-    scope: Scope, samples: Any, recipes: Sequence[Recipe], executor: Executor | None, so_far: SoFar | None
+    scope: Scope, samples: Any, recipes: Sequence[Recipe], executor: Executor | None, audience: Audience | None
 ) -> list[xr.Dataset]:
-    given = () if samples is None else (scope.samples(samples),)
-    calls: list[tuple[Recipe, tuple, dict[str, Any]]] = [(recipe, given, {}) for recipe in recipes]
-    return [as_dataset(result) for result in run_together(scope, calls, executor=executor, so_far=so_far)]
+    """The results on one model; an interrupt carries those that there are. An ``audience`` hears of results on the way."""
+    calls = Calls(None if samples is None else scope.samples(samples), recipes)
+    so_far = None if audience is None else _so_far(calls, recipes, audience)
+    try:
+        found = run_together(scope, calls.made, executor=executor, so_far=so_far)
+    except Unfinished as ended:
+        raise Unfinished(calls.results(ended.results)) from ended
+    return [result for result in calls.results(found) if result is not None]
 
 
 def _along(
@@ -89,7 +90,7 @@ def _along(
     return {recipe.name: join(results) for recipe, results in zip(recipes, zip(*found, strict=True), strict=True)}
 
 
-def _so_far(recipes: Sequence[Recipe], audience: Audience) -> SoFar:
+def _so_far(calls: Calls, recipes: Sequence[Recipe], audience: Audience) -> SoFar:
     """Shows what a recipe has of the samples that are done, as often as that takes little of the time."""
     next_time = 0.0
 
@@ -98,8 +99,8 @@ def _so_far(recipes: Sequence[Recipe], audience: Audience) -> SoFar:
         start = time.monotonic()
         if start < next_time:
             return
-        results = {i: make() for i, make in made.items()}  # None: the recipe will ask for more
-        audience.show({recipes[i].name: as_dataset(result) for i, result in results.items() if result is not None})
+        results = calls.results([made[i]() if i in made else None for i in range(len(calls.made))])  # None: more is asked for
+        audience.show({recipe.name: result for recipe, result in zip(recipes, results, strict=True) if result is not None})
         end = time.monotonic()
         next_time = end + max(0.1, (end - start) / AT_MOST)
 

@@ -155,8 +155,9 @@ class Gradients:
         return sum(form.size for form in self.forms)
 
     def of(self, samples: Any) -> Gradients:
-        """Those of some samples (a slice)."""
-        return Gradients(self.weight, [form.of(samples) for form in self.forms], len(range(self.n)[samples]), self.dtype)
+        """Those of some samples: a slice, or their numbers."""
+        n = len(range(self.n)[samples]) if isinstance(samples, slice) else len(samples)
+        return Gradients(self.weight, [form.of(samples) for form in self.forms], n, self.dtype)
 
     def times(self, vector: Tensor) -> Tensor:
         """Gᵢ v, (n, rows)."""

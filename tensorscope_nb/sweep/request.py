@@ -29,7 +29,7 @@ class GradientRequest:
     """Per-sample gradients of ``samples``, for these reducers.
 
     ``unit`` says of what there is one gradient each, ``kind`` whose labels the losses have: the data's (empirical), or some
-    drawn from the model with ``seed``.
+    drawn from the model with ``seed``. ``enough`` says of how many samples, where not all are done, something can be made.
     """
 
     samples: Samples
@@ -41,6 +41,7 @@ class GradientRequest:
     modules: str | Sequence[str] | None = None
     chunk: int | None = None
     progress: bool | None = None
+    enough: Callable[[int], bool] = bool  # whether something can be made of the first so many samples
 
     @property
     def sweep(self) -> Any:
@@ -140,9 +141,11 @@ def _telling(starting: Sequence[Started], group: dict[int, GradientRequest], so_
 
 def _given(request: GradientRequest, covered: Coverage) -> Coverage | None:
     """What a request was answered with: inner products of pairs are ready later than what adds up over samples."""
-    if not any(reducer.wants_pairs(p) for p in covered.parameters for reducer in request.reducers):
-        return covered
-    return covered.first(covered.n_paired) if covered.n_paired else None
+    if any(reducer.wants_pairs(p) for p in covered.parameters for reducer in request.reducers):
+        if not covered.n_paired:
+            return None
+        covered = covered.first(covered.n_paired)
+    return covered if request.enough(len(covered.samples)) else None
 
 
 def _next(generator: Asking, given: Coverage | None, results: list[Any], i: int) -> GradientRequest | None:

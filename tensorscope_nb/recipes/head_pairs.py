@@ -1,0 +1,135 @@
+"""Whitened products of samples' gradients, head by head."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tensorscope_nb.recipes.tasks import TwoTasks
+from tensorscope_nb.sweep.paired import Part, Place
+from tensorscope_nb.sweep.reducers import Reducer
+
+if TYPE_CHECKING:
+    from tensorscope_nb.scope.anatomy import Anatomy
+    from tensorscope_nb.sweep.measure import Found, Want
+    from tensorscope_nb.sweep.parameters import Parameter
+
+Mode = Literal["signed", "magnitude", "symmetric"]
+Ridge = float | Literal["relative"]
+Key = tuple[str, int, int]  # block, layer, head: the first of those that share the weights
+BLOCKS = ("Q", "K", "V", "O")
+RELATIVE = 0.1  # of the median, where the ridge is relative
+
+
+def parts_of(anatomy: Anatomy, bias: bool) -> dict[str, list[Part]]:
+    """The slices of each head by parameter; K and V that heads share stand there once, under the first of them."""
+    found: dict[str, dict[tuple[int, int, int], Part]] = {}
+    for layer in range(anatomy.n_layers):
+        for block in BLOCKS:
+            for head in range(anatomy.n_heads):
+                piece = anatomy.slice(layer, block, head)
+                places = [(piece.parameter, piece.axis)]
+                if bias and block != "O":  # the bias of O belongs to no head
+                    places.append((f"{piece.parameter.removesuffix('weight')}bias", 0))
+                for name, axis in places:
+                    part = Part((block, layer, head), axis, piece.start, piece.stop)
+                    found.setdefault(name, {}).setdefault(part[1:], part)
+    return {name: list(parts.values()) for name, parts in found.items()}
+
+
+class HeadPairs(Reducer):
+    """Of each head's weights and each two samples i of a, j of b, with Î the mean of squared gradients,
+
+    signed −Σ g_i g_j / (Î + λ) and symmetric Σ |g_i g_j| / (Î + λ), Î over both tasks; magnitude
+    Σ g_i² |g_j| / (max(Î, ε) + λ), Î over a alone.
+    """
+
+    def __init__(self, two: TwoTasks, parts: dict[str, list[Part]], mode: Mode, epsilon: float, ridge: Ridge) -> None:
+        self.a, self.b, self.squares = torch.as_tensor(two.a), torch.as_tensor(two.b), two.squares
+        self.sizes = torch.tensor([len(rows) for rows in two.halves])
+        self.halves = [torch.as_tensor(rows) for rows in two.halves]
+        self.by_name, self.mode, self.epsilon, self.ridge = parts, mode, epsilon, ridge
+        super().__init__()
+
+    def begin(self, n: int) -> None:
+        super().begin(n)
+        self.totals: dict[str, Tensor] = {}
+        self.seen = 0
+        self.values: dict[Key, Tensor] = {}
+        self.swamped: dict[Key, bool] = {}  # whether the ridge is above the median
+
+    def wants(self, parameter: Parameter) -> Collection[Want]:
+        return (self.squares, "parts") if parameter.name in self.by_name else ()
+
+    def parts(self, parameter: Parameter) -> Sequence[Part]:
+        return self.by_name[parameter.name]
+
+    def update(self, parameter: Parameter, found: Found, start: int) -> None:
+        if parameter.name in self.by_name:
+            self.totals[parameter.name] = self.totals.get(parameter.name, 0) + found[self.squares]
+
+    def see(self, chunk: object, start: int) -> None:
+        self.seen = start + len(chunk.samples)  # type: ignore[attr-defined]
+
+    def take(self, parameter: Parameter, part: Part, place: Place, one: Tensor, other: Tensor, i: int, j: int) -> None:
+        scale = self._scale(parameter.name, part, place).to(one)
+        self._add(part.key, one, other, i, j, scale)
+        if i != j:
+            self._add(part.key, other, one, j, i, scale)
+
+    def _scale(self, name: str, part: Part, place: Place) -> Tensor:
+        """1 / (Î + λ), flat."""
+        fisher = self._fisher(name)
+        whole = fisher[part.start : part.stop] if part.axis == 0 else fisher[:, part.start : part.stop]
+        ridge = RELATIVE * float(whole.median()) if self.ridge == "relative" else self.ridge
+        self.swamped[part.key] = self.swamped.get(part.key, False) or (self.ridge != "relative" and ridge > float(whole.median()))
+        here = fisher[place.rows, place.columns].flatten()
+        below = (here.clamp(min=self.epsilon) if self.mode == "magnitude" else here) + ridge
+        return torch.where(below > 0, 1 / below, 0.0)
+
+    def _fisher(self, name: str) -> Tensor:
+        counts = torch.stack([(rows < self.seen).sum() for rows in self.halves])
+        used = slice(0, 2) if self.mode == "magnitude" else slice(0, 4)
+        return self.totals[name][used].sum(0) / counts[used].sum()
+
+    def _add(self, key: Key, one: Tensor, other: Tensor, i: int, j: int, scale: Tensor) -> None:
+        rows, columns = _inside(self.a, i, len(one)), _inside(self.b, j, len(other))
+        left, right = one[self.a[rows] - i], other[self.b[columns] - j]
+        if self.mode == "magnitude":
+            left, right = left**2, right.abs()
+        elif self.mode == "symmetric":
+            left, right = left.abs(), right.abs()
+        found = ((left * scale) @ right.T).double().cpu()
+        values = self.values.setdefault(key, torch.zeros(len(self.a), len(self.b), dtype=torch.float64))
+        values[rows[:, None], columns] += -found if self.mode == "signed" else found
+
+    def merge(self, other: Self, start: int) -> None:
+        for key, values in other.values.items():
+            self.values[key] = self.values[key] + values if key in self.values else values
+            self.swamped[key] = self.swamped.get(key, False) or other.swamped[key]
+
+    def nbytes(self, n: int) -> float:
+        return sum(total.nbytes for total in self.totals.values()) + 8 * n * n / 4 * len(self.values)
+
+
+def _inside(rows: Tensor, start: int, n: int) -> Tensor:
+    return ((rows >= start) & (rows < start + n)).nonzero()[:, 0]
+
+
+def spread_over_heads(anatomy: Anatomy, values: dict[Key, np.ndarray]) -> np.ndarray:
+    """(block, layer, head, …) from what the slices have; heads that share one show the same. NaN where there is none."""
+    shape = next(iter(values.values())).shape
+    table = np.full((len(BLOCKS), anatomy.n_layers, anatomy.n_heads, *shape), np.nan)
+    for (block, layer, head), value in values.items():
+        table[BLOCKS.index(block), layer, head : head + sharing(anatomy)[BLOCKS.index(block)]] = value
+    return table
+
+
+def sharing(anatomy: Anatomy) -> list[int]:
+    """How many heads share the weights of a slice, by block."""
+    group = anatomy.n_heads // anatomy.n_kv_heads
+    return [group if block in ("K", "V") else 1 for block in BLOCKS]

@@ -1,0 +1,60 @@
+"""The calls that a study makes of its recipes: one each, and of a recipe that compares tasks one for every two tasks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from tensorscope_nb.recipes.recipe import Recipe
+from tensorscope_nb.recipes.tasks import pairs_of_tasks
+
+if TYPE_CHECKING:
+    from tensorscope_nb.samples import Samples
+
+
+class Calls:
+    """What is to be called, and what becomes of what is returned."""
+
+    def __init__(self, samples: Samples | None, recipes: Sequence[Recipe]) -> None:
+        self.made: list[tuple[Recipe, tuple, dict[str, Any]]] = []
+        self._of: list[list[int]] = []  # by recipe, the numbers of its calls
+        comparing = [recipe for recipe in recipes if recipe.compares]
+        self.pairs = _pairs(samples, comparing[0]) if comparing else []
+        for recipe in recipes:
+            given = [(pair,) for pair in self.pairs] if recipe.compares else [() if samples is None else (samples,)]
+            self._of.append(list(range(len(self.made), len(self.made) + len(given))))
+            self.made += [(recipe, args, {}) for args in given]
+
+    def results(self, found: Sequence[Any]) -> list[xr.Dataset | None]:
+        """By recipe; None where one of its calls has returned nothing."""
+        return [self._joined([found[i] for i in numbers]) for numbers in self._of]
+
+    def _joined(self, found: list[Any]) -> xr.Dataset | None:
+        if any(result is None for result in found):
+            return None
+        results = [result if isinstance(result, xr.Dataset) else result.summary() for result in found]
+        return results[0] if len(results) == 1 else _along_tasks(results, [" × ".join(pair.names) for pair in self.pairs])
+
+
+def _pairs(samples: Samples | None, recipe: Recipe) -> Sequence[Any]:
+    tasks = [] if samples is None else list(dict.fromkeys(samples.tasks))
+    if samples is None or len(tasks) < 2:
+        there = f"have one ({tasks[0]})" if tasks else "are missing"
+        raise ValueError(f"{recipe.name} compares tasks, and the study's samples {there}: give it two, such as prose + code")
+    return pairs_of_tasks(samples)
+
+
+def _along_tasks(results: Sequence[xr.Dataset], names: Sequence[str]) -> xr.Dataset:
+    """Side by side on a dimension ``tasks``; NaN where a sample is in neither of two tasks."""
+    numbers = [result.map(lambda v: v.astype(float) if v.dtype.kind == "b" else v) for result in results]
+    index = xr.DataArray(np.array(names, dtype=object), dims="tasks", name="tasks", attrs={"long_name": "tasks"})
+    joined = xr.concat(numbers, index, join="outer", combine_attrs="override", coords="minimal", compat="no_conflicts")
+    said = [json.loads(result.attrs["tensorscope"]) for result in results]
+    own = ("task_a", "task_b")
+    common = {key: value for key, value in said[0].items() if all(each.get(key) == value for each in said) and key not in own}
+    joined.attrs = {"tensorscope": json.dumps(common | {"tasks": dict(zip(names, said, strict=True))})}
+    return joined
