@@ -3,6 +3,7 @@
 from tensorscope_nb.recipes.ablation import ablation
 from tensorscope_nb.recipes.attention import attention_patterns
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
+from tensorscope_nb.recipes.curation import conflict_pairs, conflict_tokens, curate
 from tensorscope_nb.recipes.fisher import fisher_spectrum, grouped_fisher
 from tensorscope_nb.recipes.health import gradient_health
 from tensorscope_nb.recipes.importance import Importance
@@ -16,6 +17,7 @@ from tensorscope_nb.recipes.induction import induction_heads
 from tensorscope_nb.recipes.interference import qkov_interference, qkov_pair, top_conflicts
 from tensorscope_nb.recipes.overlap import fisher_overlap
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
+from tensorscope_nb.recipes.removal import removal_effect
 from tensorscope_nb.recipes.sample_conflicts import sample_conflicts
 
 __all__ = [
@@ -24,6 +26,9 @@ __all__ = [
     "ablation",
     "attention_patterns",
     "catalogue",
+    "conflict_pairs",
+    "conflict_tokens",
+    "curate",
     "fisher_importance",
     "fisher_overlap",
     "fisher_spectrum",
@@ -38,6 +43,7 @@ __all__ = [
     "qkov_interference",
     "qkov_pair",
     "recipe",
+    "removal_effect",
     "sample_conflicts",
     "taylor_importance",
     "top_conflicts",

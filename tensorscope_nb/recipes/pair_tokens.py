@@ -60,6 +60,12 @@ class PairTokens(Reducer):
             self.rows[some] += columns if turned else rows
             self.columns[some] += rows if turned else columns
 
+    def keep(self, pairs: Sequence[int]) -> None:
+        """Forgets the other pairs."""
+        self.one, self.other, self.rows, self.columns = (
+            each[list(pairs)] for each in (self.one, self.other, self.rows, self.columns)
+        )
+
     def merge(self, other: Self, start: int) -> None:
         self.rows, self.columns = self.rows + other.rows, self.columns + other.columns
         self.unknown |= other.unknown

@@ -116,9 +116,8 @@ def sample_conflicts(
     said = two.said(covered, whole) | {"alpha": alpha}
     pairs = _most_opposed(table, p, asked, tokens) if two.samples.has_tokens else []
     if pairs:
-        found = yield from _token_by_token(two, pairs, modules, chunk, progress, variables)
-        coords |= found[0]
-        said["without_positions"] = found[1]
+        names, said["without_positions"] = yield from _token_by_token(two, pairs, modules, chunk, progress, variables)
+        coords |= names
     if per_sample and by_layer:
         variables["layer_dot"] = (("layer", *both), stacked, "inner product of the gradients, by layer", UNIT)
         coords["layer"] = list(by_layer)
@@ -174,12 +173,17 @@ def _token_by_token(
     numbered = [(involved.index(i), involved.index(j)) for i, j in rows]
     reducer = PairTokens(numbered, two.samples.input_ids.shape[1])
     samples = two.samples[involved]
-    yield GradientRequest(samples, [reducer], modules=modules, chunk=chunk, progress=progress)
+    covered = yield GradientRequest(samples, [reducer], modules=modules, chunk=chunk, progress=progress)
+    done = [at for at, pair in enumerate(numbered) if max(pair) < len(covered.samples)]  # an interrupt leaves fewer
+    reducer.keep(done)
+    pairs, rows = [pairs[at] for at in done], [rows[at] for at in done]
     made, token_a, token_b = token_variables(samples, reducer, UNIT)
     variables |= made
     i, j = (np.array(side) for side in zip(*pairs, strict=True))
-    for side, token in (("a", token_a), ("b", token_b)):
+    for side, token, mirrored in (("a", token_a, token_b), ("b", token_b, token_a)):
         ids = np.full((len(two.a), len(two.b)), -1)
+        if not two.apart:
+            ids[j, i] = mirrored
         ids[i, j] = token
         variables[f"token_{side}"] = (("sample_a", "sample_b"), ids, f"token of sample {side} that lowers the product most", "")
     for name in ("cosine", "p_value", "q_value", "effect_size", "significant"):

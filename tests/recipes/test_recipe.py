@@ -12,7 +12,9 @@ IDS = torch.randint(50, (3, 9), generator=torch.Generator().manual_seed(1))
 
 DOCUMENTED = [
     "tensorscope_nb.models.checkpoints", "tensorscope_nb.models.load", "tensorscope_nb.recipes.ablation", "tensorscope_nb.recipes.attention",
-    "tensorscope_nb.recipes.induction", "tensorscope_nb.recipes.recipe", "tensorscope_nb.samples.samples", "tensorscope_nb.scope.anatomy",
+    "tensorscope_nb.recipes.induction", "tensorscope_nb.recipes.recipe", "tensorscope_nb.recipes.conflict", "tensorscope_nb.recipes.curation",
+    "tensorscope_nb.recipes.interference", "tensorscope_nb.recipes.overlap", "tensorscope_nb.recipes.removal", "tensorscope_nb.recipes.sample_conflicts",
+    "tensorscope_nb.recipes.fisher", "tensorscope_nb.recipes.health", "tensorscope_nb.recipes.importance_scores", "tensorscope_nb.numerics.cover", "tensorscope_nb.samples.samples", "tensorscope_nb.scope.anatomy",
     "tensorscope_nb.scope.scope", "tensorscope_nb.settings", "tensorscope_nb.study.study",
 ]  # fmt: skip
 
@@ -56,4 +58,4 @@ def test_using_fixes_options_and_refuses_unknown_ones():
 def test_the_catalogue_names_a_question_and_a_source_for_each():
     table = ts.recipes.catalogue()
     assert {"induction_heads", "ablation", "attention_patterns"} <= set(table["name"])
-    assert table["question"].str.endswith("?").all() and table["source"].str.contains("arXiv|of no paper").all()
+    assert table["question"].str.endswith("?").all() and table["source"].str.contains("arXiv|doi:|of no paper").all()
