@@ -193,7 +193,8 @@ def gradient_alignment(
     two = whole.within(len(covered.samples))
     layers = sorted({layer for name in gram.values if (layer := layer_of(scope, name)) >= 0})
     if not layers:
-        raise LookupError(f"modules={modules!r} leaves nothing in any layer: choose others")
+        no_layers = f"modules={modules!r} leaves nothing in any layer: choose others"
+        raise LookupError(no_layers if scope.anatomy.n_layers else "the model has no known layers: ask gradient_conflict")
     grams = np.stack([sum(k.numpy() for name, k in gram.values.items() if layer_of(scope, name) == i) for i in layers])
     warn_few(two)
     cosine = _conflict(grams, two)["cosine"]

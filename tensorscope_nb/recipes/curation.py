@@ -89,7 +89,7 @@ def curate(ds: xr.Dataset, keep: Keep = "lower_loss", *, alpha: float = 0.01, mi
         q, mean = ds[f"task_q_value_{side}"].values, ds[f"mean_cosine_{side}"].values
         against = (q <= alpha) & (mean < 0)
         whole = against.mean() > 0.5
-        own, task = (next(iter(ds[f"task_{each}"].values)) for each in (side, other))
+        own, task = (str(ds[f"task_{each}"].values[0]) for each in (side, other))
         if whole:
             warnings.warn(
                 f"{against.sum()} of {len(against)} samples of {own!r} conflict with {task!r}: the tasks conflict, not some "
@@ -98,7 +98,7 @@ def curate(ds: xr.Dataset, keep: Keep = "lower_loss", *, alpha: float = 0.01, mi
             )
         for at, idx in enumerate(ds[f"index_{side}"].values):
             known[int(idx)] = {
-                "sample": ds[f"sample_{side}"].values[at], "idx": int(idx), "task": ds[f"task_{side}"].values[at],
+                "sample": str(ds[f"sample_{side}"].values[at]), "idx": int(idx), "task": str(ds[f"task_{side}"].values[at]),
                 "loss": float(ds[f"loss_{side}"].values[at]),
             }  # fmt: skip
             if against[at] and not whole:

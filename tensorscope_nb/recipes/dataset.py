@@ -18,12 +18,12 @@ Variable = tuple[Sequence[str], Any, str, str]  # dimensions, values, long name,
 def dataset(variables: Mapping[str, Variable], coords: Mapping[str, Any] | None = None, **metadata: Any) -> xr.Dataset:
     """A Dataset whose ``layer``, ``head`` and like dimensions are numbered, unless ``coords`` says otherwise."""
     data = {
-        name: xr.DataArray(np.asarray(values), dims=list(dims), attrs={"long_name": long_name, "units": unit})
+        name: (list(dims), np.asarray(values), {"long_name": long_name, "units": unit})
         for name, (dims, values, long_name, unit) in variables.items()
     }
-    result = xr.Dataset(data, coords=dict(coords or {}))
-    numbered = {dim: np.arange(size) for dim, size in result.sizes.items() if dim not in result.coords}
-    result = result.assign_coords(numbered)
+    sizes = {dim: size for dims, values, _ in data.values() for dim, size in zip(dims, values.shape, strict=True)}
+    numbered = {dim: np.arange(size) for dim, size in sizes.items() if dim not in (coords or {})}
+    result = xr.Dataset(data, coords={**(coords or {}), **numbered})
     result.attrs["tensorscope"] = json.dumps(metadata)
     return result
 

@@ -1,0 +1,315 @@
+"""Sample against sample: the pairs, their tokens, and what to remove."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from two_tasks import dense, known_gradients, texts
+
+import tensorscope_nb as ts
+from tensorscope_nb.numerics.cover import vertex_cover
+
+rng = np.random.default_rng(0)
+
+
+def planted(n=32, d=400, pair=(5, 9), cosine=-0.6):
+    """Independent gradients, but for one pair."""
+    g_a, g_b = rng.normal(size=(n, d)), rng.normal(size=(n, d))
+    a = g_a[pair[0]] / np.linalg.norm(g_a[pair[0]])
+    rest = g_b[pair[1]] - (g_b[pair[1]] @ a) * a
+    g_b[pair[1]] = np.linalg.norm(g_b[pair[1]]) * (cosine * a + np.sqrt(1 - cosine**2) * rest / np.linalg.norm(rest))
+    return known_gradients(g_a, g_b), g_a, g_b
+
+
+def test_a_planted_pair_is_found_under_its_own_ids_and_numbers():
+    tasks, g_a, g_b = planted()
+    found = ts.recipes.sample_conflicts(*tasks)
+    c = g_a @ g_b.T / np.linalg.norm(g_a, axis=1)[:, None] / np.linalg.norm(g_b, axis=1)
+    assert np.allclose(found["cosine"], c) and np.allclose(found["dot"], g_a @ g_b.T)
+    pairs = ts.recipes.conflict_pairs(found, significant=True)
+    assert pairs[["sample_a", "sample_b", "sample_a_idx", "sample_b_idx"]].values.tolist() == [["one-5", "other-9", 5, 32 + 9]]
+    assert pairs["effect_size"].iloc[0] > 3 and pairs["cosine"].iloc[0] == pytest.approx(-0.6)
+
+
+def test_p_is_the_rank_and_then_an_exponential_tail_of_the_recentred_null():
+    tasks, g_a, g_b = planted(n=24)
+    found = ts.recipes.sample_conflicts(*tasks)
+
+    def cosines(x, y):
+        return x @ y.T / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(y, axis=1)
+
+    null = []
+    for g in (g_a, g_b):
+        within = [cosines(g, g)[k, l] for k in range(24) for l in range(k)]
+        null += [c - np.median(within) for c in within]
+    null = np.array(null)
+    u = np.quantile(null, 0.1)
+    excess = np.mean([u - c for c in null if c < u])
+    for i, j in ((5, 9), (0, 0), (3, 7), (20, 1), (11, 2)):
+        c = cosines(g_a, g_b)[i, j]
+        expected = 0.1 * np.exp(-(u - c) / excess) if c < u else (1 + (null <= c).sum()) / (1 + len(null))
+        assert np.isclose(found["p_value"][i, j], expected), (i, j)
+        assert np.isclose(found["effect_size"][i, j], -c / (1.4826 * np.median(np.abs(null - np.median(null)))))
+    assert np.allclose(found["q_value"], stats.false_discovery_control(found["p_value"].values.ravel()).reshape(24, 24))
+    c = cosines(g_a, g_b)
+    for i in (0, 5):
+        assert np.isclose(found["task_p_value_a"][i], stats.ttest_1samp(c[i], 0, alternative="less").pvalue)
+        assert np.isclose(found["task_p_value_b"][i], stats.ttest_1samp(c[:, i], 0, alternative="less").pvalue)
+
+
+def test_swapping_the_tasks_turns_the_table():
+    tasks, *_ = planted(n=16)
+    scope, one, other = tasks
+    found, turned = ts.recipes.sample_conflicts(scope, one, other), ts.recipes.sample_conflicts(scope, other, one)
+    for name in ("cosine", "p_value", "q_value", "effect_size"):
+        assert np.allclose(found[name], turned[name].T), name
+
+
+def test_flipped_duplicates_are_found_with_their_own_numbers():
+    """Three of b are samples of a under another label."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(40, 60), torch.nn.Tanh(), torch.nn.Linear(60, 2)).double()
+    generator = torch.Generator().manual_seed(1)
+    x_a, x_b = (torch.randn(24, 40, generator=generator, dtype=torch.float64) for _ in "ab")
+    y_a, y_b = (torch.arange(24) % 2 for _ in "ab")
+    for i, j in ((2, 20), (7, 3), (15, 11)):
+        x_b[j], y_b[j] = x_a[i], 1 - y_a[i]
+    scope = ts.Scope(model)
+    found = ts.recipes.sample_conflicts(
+        scope, ts.Samples.tensors(x_a, y_a, task="one"), ts.Samples.tensors(x_b, y_b, task="other")
+    )
+    pairs = ts.recipes.conflict_pairs(found)
+    assert {tuple(row) for row in pairs[["sample_a_idx", "sample_b_idx"]].values[:3]} == {(2, 44), (7, 27), (15, 35)}
+    assert pairs["fdr_significant"].iloc[:3].all()
+
+
+def test_one_set_against_itself():
+    g = rng.normal(size=(24, 300))
+    g[13] = -0.7 * g[4] + 0.7 * g[13]
+    scope, one, _ = known_gradients(g, g)
+    found = ts.recipes.sample_conflicts(scope, one)
+    assert np.isnan(np.diagonal(found["cosine"])).all() and np.isnan(np.diagonal(found["p_value"])).all()
+    assert np.allclose(found["p_value"], found["p_value"].T, equal_nan=True)
+    pairs = ts.recipes.conflict_pairs(found)
+    assert len(pairs) == 24 * 23 / 2 and tuple(pairs[["sample_a_idx", "sample_b_idx"]].values[0]) == (4, 13)
+    assert np.allclose(
+        np.sort(found["q_value"].values[np.triu_indices(24, 1)]),
+        np.sort(stats.false_discovery_control(found["p_value"].values[np.triu_indices(24, 1)])),
+    )
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "llama tied", "gpt_neox", "gemma2"])
+def test_tokens_add_up_to_the_inner_product(name):
+    """In every family, with padding, tied weights, norms and biases; the token named is the lowest."""
+    scope, one, other = texts(name, 6, 5)
+    found = ts.recipes.sample_conflicts(scope, one, other, tokens=100)
+    size = np.sqrt((found["dot"] ** 2).mean())
+    assert found.sizes["pair"] == (found["cosine"] < 0).sum()
+    for k in range(found.sizes["pair"]):
+        at = dict(sample_a=found["pair_sample_a"].values[k], sample_b=found["pair_sample_b"].values[k])
+        for side in "ab":
+            added = found[f"contribution_{side}"][k]
+            assert np.isclose(added.sum(), found["dot"].sel(at), atol=1e-9 * size), (at, side)
+            samples = one if side == "a" else other
+            row = samples.ids.index(at[f"sample_{side}"])
+            assert np.array_equal(np.isfinite(added), samples.attention_mask[row].bool())
+            assert found[f"token_{side}"].sel(at) == samples.input_ids[row][int(added.argmin())]
+    assert (found["token_a"].values == -1).sum() == 30 - found.sizes["pair"]
+
+
+def test_what_a_token_adds_is_what_its_position_adds_in_each_layer():
+    """Of one linear layer by hand: ⟨Σₛ δₛ xₛᵀ, G⟩ cut by s."""
+    scope, one, other = texts("gpt2", 4, 4)
+    path = "transformer.h.1.mlp.c_fc"
+    found = ts.recipes.sample_conflicts(scope, one, other, modules=path, tokens=3)
+    module, seen = scope.model.get_submodule(path), {}
+
+    def keep(module, args, out):
+        out.retain_grad()
+        seen.update(x=args[0].detach(), out=out)
+
+    hook = module.register_forward_hook(keep)
+    i = one.ids.index(found["pair_sample_a"].values[0])
+    scope.rule.per_sample(scope.model(input_ids=one[i].input_ids).logits, one[i]).sum().backward()
+    hook.remove()
+    g = dense(scope, other)
+    j = other.ids.index(found["pair_sample_b"].values[0])
+    weight = torch.tensor(g[f"{path}.weight"][j]).reshape(module.weight.shape)
+    bias = torch.tensor(g[f"{path}.bias"][j])
+    delta, x = seen["out"].grad[0], seen["x"][0]
+    expected = ((x @ weight) * delta).sum(1) + delta @ bias
+    assert np.allclose(found["contribution_a"][0], expected, rtol=1e-8, atol=1e-12)
+
+
+def test_neither_the_cut_nor_the_memory_matters_to_tokens():
+    scope, one, other = texts("gpt2", 6, 5)
+    whole = ts.recipes.sample_conflicts(scope, one, other)
+    for chunk, memory in ((2, 2**30), (2, 5 * 8 * 2 * sum(p.nelement() for p in scope.model.parameters()))):
+        with ts.options(memory=memory):
+            found = ts.recipes.sample_conflicts(scope, one, other, chunk=chunk)
+        assert found["pair"].equals(whole["pair"])
+        assert np.allclose(found["contribution_a"], whole["contribution_a"], equal_nan=True, rtol=1e-7)
+        assert np.allclose(found["contribution_b"], whole["contribution_b"], equal_nan=True, rtol=1e-7)
+
+
+def test_the_layer_named_has_the_lowest_inner_product():
+    scope, one, other = texts("gpt2", 6, 5)
+    found = ts.recipes.sample_conflicts(scope, one, other, per_sample=True, tokens=0)
+    assert "pair" not in found.dims and "token_a" not in found
+    assert np.array_equal(found["conflict_layer"], found["layer_dot"].values.argmin(0))
+    a, b = dense(scope, one), dense(scope, other)
+    names = [name for name in a if "h.1." in name]
+    expected = sum(a[name] @ b[name].T for name in names)
+    assert np.allclose(found["layer_dot"].sel(layer=1), expected, atol=1e-8 * np.abs(expected).max())
+
+
+def test_losses_are_those_of_the_samples():
+    scope, one, other = texts()
+    found = ts.recipes.sample_conflicts(scope, one, other)
+    assert np.allclose(found["loss_a"], scope.losses(one)) and np.allclose(found["loss_b"], scope.losses(other))
+
+
+def test_the_curation_snippet_runs_on_global_numbers():
+    """As it is written in the first seed, on one list of samples: no number means a sample of each task."""
+    tasks, *_ = planted()
+    found = ts.recipes.sample_conflicts(*tasks)
+    conflicts = {"pairs": ts.recipes.conflict_pairs(found).to_dict("records")}
+    train_dataset = [*tasks[1].ids, *tasks[2].ids]
+    high_conflict_pairs = [
+        c for c in conflicts["pairs"] if c["effect_size"] > 0.5 and c["p_value"] < 0.01 and c["fdr_significant"]
+    ]
+    samples_to_remove = set()
+    for conflict in high_conflict_pairs:
+        if conflict["sample_a_loss"] > conflict["sample_b_loss"]:
+            samples_to_remove.add(conflict["sample_a_idx"])
+        else:
+            samples_to_remove.add(conflict["sample_b_idx"])
+    clean_dataset = [s for i, s in enumerate(train_dataset) if i not in samples_to_remove]
+    assert set(train_dataset) - set(clean_dataset) in ({"one-5"}, {"other-9"})
+    assert set(ts.recipes.curate(found)["sample"]) == set(train_dataset) - set(clean_dataset)
+    conflict_tokens = [c["token_id"] for c in conflicts["pairs"]]
+    assert set(conflict_tokens) == {-1}  # samples without tokens
+
+
+def made(edges, losses, n=8, task_q=None):
+    """A sample_conflicts with just these significant pairs."""
+    import xarray as xr
+
+    table = np.zeros((n, n), dtype=bool)
+    for i, j in edges:
+        table[i, j] = True
+    both = ("sample_a", "sample_b")
+    data = {
+        "cosine": (both, np.where(table, -0.5, 0.1)), "dot": (both, np.where(table, -1.0, 0.2)), "significant": (both, table),
+        "p_value": (both, np.where(table, 1e-6, 0.5)), "q_value": (both, np.where(table, 1e-4, 0.9)), "effect_size": (both, np.where(table, 6.0, 0.0)),
+    }  # fmt: skip
+    for k, side in enumerate("ab"):
+        data[f"loss_{side}"] = (f"sample_{side}", np.asarray(losses[k], dtype=float))
+        data[f"mean_cosine_{side}"] = (f"sample_{side}", np.full(n, -0.1))
+        data[f"task_q_value_{side}"] = (f"sample_{side}", np.ones(n) if task_q is None else task_q[k])
+    coords = {}
+    for k, side in enumerate("ab"):
+        coords |= {f"sample_{side}": [f"{side}{i}" for i in range(n)], f"index_{side}": (f"sample_{side}", np.arange(n) + k * n)}
+        coords[f"task_{side}"] = (f"sample_{side}", [side] * n)
+    return xr.Dataset(data, coords)
+
+
+def test_curation_removes_the_higher_loss_of_a_pair_and_one_hub_of_many():
+    losses = [[1, 2, 3, 4, 5, 6, 7, 8], [2, 1, 4, 3, 6, 5, 8, 7]]
+    assert ts.recipes.curate(made([(0, 0)], losses))["sample"].tolist() == ["b0"]
+    assert ts.recipes.curate(made([(1, 1)], losses))["sample"].tolist() == ["a1"]
+    assert ts.recipes.curate(made([(1, 1)], losses), keep="higher_loss")["sample"].tolist() == ["b1"]
+    hub = made([(3, j) for j in range(6)], losses)
+    plan = ts.recipes.curate(hub, keep="most")
+    assert plan["sample"].tolist() == ["a3"] and plan["n_pairs"].tolist() == [6] and "its cosine with" in plan["reason"][0]
+
+
+def test_curation_first_removes_those_against_a_whole_task_unless_the_tasks_conflict():
+    losses = [np.arange(8), np.arange(8)]
+    q = np.ones(8)
+    q[2] = 1e-5
+    plan = ts.recipes.curate(made([(2, 5), (1, 1)], losses, task_q=(q, np.ones(8))))
+    assert set(plan["sample"]) == {"a2", "b1"} or set(plan["sample"]) == {"a2", "a1"}
+    assert "its mean cosine with 'b' is -0.10" in plan.set_index("sample").loc["a2", "reason"]
+    with pytest.warns(UserWarning, match="8 of 8 samples of 'a' conflict with 'b': the tasks conflict"):
+        plan = ts.recipes.curate(made([], losses, task_q=(np.zeros(8), np.ones(8))))
+    assert isinstance(plan, pd.DataFrame) and plan.empty
+
+
+def test_a_cover_touches_every_edge_at_no_more_than_twice_the_least_weight():
+    from itertools import combinations
+
+    for seed in range(60):
+        draw = np.random.default_rng(seed)
+        edges = [(int(i), int(j)) for i, j in {tuple(sorted(draw.choice(8, 2, replace=False))) for _ in range(9)}]
+        weights = dict(enumerate(draw.uniform(0.1, 3, 8)))
+        cover = set(vertex_cover(edges, weights))
+        assert all(cover & set(edge) for edge in edges)
+        best = min(
+            sum(weights[v] for v in some)
+            for k in range(9)
+            for some in combinations(range(8), k)
+            if all(set(edge) & set(some) for edge in edges)
+        )
+        assert sum(weights[v] for v in cover) <= 2 * best + 1e-9
+        assert all(any(not (cover - {v}) & set(edge) for edge in edges) for v in cover)  # none is there for nothing
+
+
+def test_conflict_tokens_count_the_lowest_token_of_both_sides():
+    scope, one, other = texts("gpt2", 6, 5)
+    found = ts.recipes.sample_conflicts(scope, one, other, tokens=5)
+    tokens = ts.recipes.conflict_tokens(found)
+    at = [dict(sample_a=a, sample_b=b) for a, b in zip(found["pair_sample_a"].values, found["pair_sample_b"].values)]
+    named = [int(found[f"token_{side}"].sel(place)) for side in "ab" for place in at]
+    for token in tokens["token_id"].values:
+        assert tokens["n"].sel(token_id=token) == named.count(token) and np.isclose(
+            tokens["rate"].sel(token_id=token), named.count(token) / 10
+        )
+    rows = [(one, place["sample_a"]) for place in at] + [(other, place["sample_b"]) for place in at]
+    ids = [s.input_ids[s.ids.index(name)][s.attention_mask[s.ids.index(name)].bool()].numpy() for s, name in rows]
+    token = int(tokens["token_id"][3])
+    assert np.isclose(tokens["expected"].sel(token_id=token), np.mean([(row == token).mean() for row in ids]))
+
+
+def test_removal_is_a_step_without_those_samples():
+    """Least squares in closed form: the loss on others after one step, with and without."""
+    scope, one, other = known_gradients(rng.normal(1, 1, (8, 6)), rng.normal(-1, 1, (6, 6)))
+    train, evaluation = one, other
+    x, y = -one.inputs["x"].numpy(), -other.inputs["x"].numpy()  # the samples' gradients at w = 0
+    removed = [one.ids[i] for i in (1, 4)]
+    found = ts.recipes.removal_effect(scope, train, removed, evaluation, learning_rate=0.1, n_random=30)
+
+    def loss(w):
+        return 0.5 * ((w + y) ** 2).sum(1).mean()
+
+    kept = np.delete(x, [1, 4], 0)
+    for name, rows in (("everything kept", x), ("removed", kept)):
+        expected = loss(-0.1 * rows.mean(0)) - loss(0 * x[0])
+        assert np.isclose(found["loss_change"].sel(selection=name)[0], expected, rtol=1e-5), name
+    random = found["loss_change"].sel(selection="random").values
+    assert np.isclose(found["difference"], expected - random.mean(), rtol=1e-4)
+    assert np.isclose(found["p_value"], (1 + (random <= float(found["loss_change"][1, 0])).sum()) / 31)
+    assert all((p == 0).all() for p in scope.model.parameters())
+
+
+def test_bad_input_gets_one_clear_line():
+    scope, one, other = texts()
+    found = ts.recipes.sample_conflicts(scope, one, other)
+    for call, error, words in (
+        (lambda: ts.recipes.sample_conflicts(scope, one, other, alpha=2), ValueError, "alpha is 2"),
+        (lambda: ts.recipes.sample_conflicts(scope, one, other, tokens=-1), ValueError, "tokens is -1"),
+        (lambda: ts.recipes.curate(found, keep="best"), ValueError, "keep is 'best': choose"),
+        (lambda: ts.recipes.curate(ts.recipes.gradient_conflict(scope, one, other)), LookupError, "give a sample_conflicts"),
+        (
+            lambda: ts.recipes.conflict_tokens(ts.recipes.sample_conflicts(scope, one, other, tokens=0)),
+            LookupError,
+            "tokens= above 0",
+        ),
+        (lambda: ts.recipes.removal_effect(scope, one, ["x"], other), LookupError, "'x' is none of the training samples"),
+        (lambda: ts.recipes.removal_effect(scope, one, one.ids[:1], one), ValueError, "evaluate on others"),
+        (lambda: ts.recipes.removal_effect(scope, one, one.ids, other), ValueError, "5 of 5 samples are to be removed"),
+    ):
+        with pytest.raises(error, match=words):
+            call()

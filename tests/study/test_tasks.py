@@ -1,0 +1,137 @@
+"""Recipes that compare tasks, inside a Study: one sweep for all of them, every two tasks, and what an interrupt leaves."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from model_zoo import build
+from two_tasks import texts
+
+import tensorscope_nb as ts
+from tensorscope_nb.recipes.recipe import run_together
+from tensorscope_nb.recipes.tasks import pairs_of_tasks
+from tensorscope_nb.sweep import progress
+from tensorscope_nb.sweep.progress import listened
+
+R = ts.recipes
+COMPARING = [R.gradient_conflict, R.gradient_alignment, R.fisher_overlap, R.sample_conflicts.using(tokens=0), R.qkov_interference]
+pytestmark = pytest.mark.filterwarnings("ignore:Only")
+
+
+def rows_run(scope, call):
+    """How many samples went through the model."""
+    rows = 0
+
+    def count(module, args, kwargs):
+        nonlocal rows
+        rows += len(kwargs["input_ids"])
+
+    hook = scope.model.register_forward_pre_hook(count, with_kwargs=True)
+    call()
+    hook.remove()
+    return rows
+
+
+def test_all_of_them_share_one_sweep_and_equal_those_alone():
+    scope, one, other = texts("gpt2", 6, 5)
+    study = ts.Study(scope, one + other)
+    assert rows_run(scope, lambda: study.run(*COMPARING, R.grouped_fisher)) == 11 + 1  # and one sample alone, as a check
+    for recipe in COMPARING:
+        alone = recipe(scope, one, other)
+        for name, variable in alone.data_vars.items():
+            if variable.dtype.kind in "fib":
+                assert np.allclose(study[recipe.name][name], variable, rtol=1e-6, equal_nan=True), (recipe.name, name)
+    assert study.plan(*COMPARING, R.grouped_fisher)["recipes"].tolist() == [
+        ", ".join(r.name for r in [*COMPARING, R.grouped_fisher])
+    ]
+
+
+def test_numbers_are_those_of_the_studys_samples():
+    scope, one, other = texts("gpt2", 6, 5)
+    mixed = (one + other)[[0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5]]
+    found = ts.Study(scope, mixed).run(R.sample_conflicts)["sample_conflicts"]
+    pairs = R.conflict_pairs(found)
+    assert all(
+        mixed.ids[i] == a and mixed.ids[j] == b
+        for i, j, a, b in pairs[["sample_a_idx", "sample_b_idx", "sample_a", "sample_b"]].values
+    )
+
+
+def test_three_tasks_are_compared_two_by_two(tmp_path):
+    scope, one, other = texts("gpt2", 4, 4)
+    third = ts.Samples.tokens(torch.randint(1, 50, (4, 10), generator=torch.Generator().manual_seed(5)), task="third")
+    study = ts.Study(scope, one + other + third).run(*COMPARING)
+    names = ["one × other", "one × third", "other × third"]
+    for recipe in COMPARING:
+        assert study[recipe.name]["tasks"].values.tolist() == names
+    for name, (a, b) in zip(names, ((one, other), (one, third), (other, third))):
+        alone = R.gradient_conflict(scope, a, b)
+        here = study["gradient_conflict"].sel(tasks=name)
+        assert (
+            np.allclose(here["cosine"], alone["cosine"], rtol=1e-6)
+            and json.loads(study["gradient_conflict"].attrs["tensorscope"])["tasks"][name]["task_b"] == b.tasks[0]
+        )
+        table = study["sample_conflicts"]["cosine"].sel(tasks=name, sample_a=list(a.ids), sample_b=list(b.ids))
+        assert np.allclose(table, R.sample_conflicts(scope, a, b)["cosine"], rtol=1e-6)
+    between = study["sample_conflicts"]["cosine"].sel(tasks="one × other", sample_b=list(third.ids))
+    assert np.isnan(between).all()
+    reopened = ts.Study.open(study.save(tmp_path / "study"))
+    assert reopened["sample_conflicts"]["q_value"].equals(study["sample_conflicts"]["q_value"])
+
+
+def test_along_checkpoints_and_models():
+    _, one, other = texts("gpt2", 4, 4)
+    scopes = {"x": ts.Scope(build("gpt2")), "y": ts.Scope(build("gpt2"))}
+    study = ts.Study(scopes, one + other).run(R.gradient_conflict, R.qkov_interference)
+    assert study["gradient_conflict"]["cosine"].dims == ("model", "module")
+    assert study["qkov_interference"]["pair_score"].dims == ("model", "block", "layer", "head", "sample_a", "sample_b")
+
+
+def test_one_task_is_none_to_compare():
+    scope, one, _ = texts()
+    with pytest.raises(
+        ValueError, match=r"gradient_conflict compares tasks, and the study's samples have one \(one\): give it two"
+    ):
+        ts.Study(scope, one).run(R.gradient_conflict)
+    with pytest.raises(ValueError, match="samples are missing"):
+        ts.Study(scope).run(R.gradient_conflict)
+
+
+class _Stop:
+    def __init__(self, after):
+        self.after = after
+
+    def __call__(self, label, done, total):
+        if label == "gradients" and done >= self.after:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_leaves_both_tasks_of_what_is_done(monkeypatch):
+    monkeypatch.setattr(progress, "PER_SECOND", 10**9)
+    scope, one, other = texts("gpt2", 8, 8)
+    (pair,) = pairs_of_tasks((one + other)[[i // 2 + 8 * (i % 2) for i in range(16)]])
+    recipes = [R.gradient_conflict.using(chunk=3), R.fisher_overlap.using(chunk=3)]
+    with pytest.raises(KeyboardInterrupt) as caught, listened(_Stop(6)):
+        run_together(scope, [(recipe, (pair,), {}) for recipe in recipes])
+    conflict, overlap = caught.value.results
+    said = json.loads(conflict.attrs["tensorscope"])
+    assert said["partial"] and (said["n_used_a"], said["n_used_b"], said["n_available_a"]) == (3, 3, 8)
+    alone = R.gradient_conflict(scope, one[:3], other[:3])
+    assert np.allclose(conflict["dot"], alone["dot"], rtol=1e-6)
+    assert overlap is None  # three of each are too few for it
+    with pytest.raises(KeyboardInterrupt) as caught, listened(_Stop(4)):  # given two sets they are taken in turns
+        R.gradient_conflict(scope, one, other, chunk=4)
+    assert np.allclose(caught.value.results[0]["dot"], R.gradient_conflict(scope, one[:2], other[:2])["dot"], rtol=1e-6)
+
+
+def test_with_an_executor_the_numbers_are_the_same():
+    from concurrent.futures import ThreadPoolExecutor
+
+    scope, one, other = texts("gpt2", 6, 5)
+    with ThreadPoolExecutor(2) as pool:
+        for recipe in [*COMPARING, R.sample_conflicts]:
+            alone, spread = recipe(scope, one, other), recipe(scope, one, other, executor=pool)
+            for name, variable in alone.data_vars.items():
+                if variable.dtype.kind in "fib":
+                    assert np.allclose(spread[name], variable, rtol=1e-6, equal_nan=True), (recipe.name, name)
