@@ -131,7 +131,8 @@ def conflict_tokens(ds: xr.Dataset) -> xr.Dataset:
     """Which tokens make the conflicts: ``[token_id] rate, expected, n``.
 
     rate is the share, among the sides of the pairs that were looked at, in which a token is the one that lowers the inner
-    product most; expected is its share of the positions of those texts, which is what a token picked at random would have.
+    product most; expected is its share of the positions of those texts, which is what a token picked at random would have. A
+    first token that was told apart takes no part.
 
     >>> import tensorscope_nb as ts
     >>> scope = ts.load("tiny")
@@ -145,6 +146,7 @@ def conflict_tokens(ds: xr.Dataset) -> xr.Dataset:
         raise LookupError("no pair was looked at token by token: make it with tokens= above 0, of samples that have tokens")
     ids = np.concatenate([ds["token_id_a"].values, ds["token_id_b"].values])
     added = np.concatenate([ds["contribution_a"].values, ds["contribution_b"].values])
+    ids = np.where(np.isfinite(added), ids, -1)
     lowest = ids[np.arange(len(ids)), np.where(ids >= 0, added, np.inf).argmin(1)]
     texts = np.concatenate([ds["token_text_a"].values, ds["token_text_b"].values])
     tokens = np.unique(ids[ids >= 0])

@@ -71,23 +71,43 @@ class PairTokens(Reducer):
         self.unknown |= other.unknown
 
 
-def token_variables(samples: Samples, tokens: PairTokens, unit: str) -> tuple[dict[str, Variable], np.ndarray, np.ndarray]:
-    """The pairs' tokens with what each adds, and the token of each side that lowers the product most."""
+def token_variables(
+    samples: Samples, tokens: PairTokens, unit: str, skip_first: bool
+) -> tuple[dict[str, Variable], np.ndarray, np.ndarray]:
+    """The pairs' tokens with what each adds, and the token of each side that lowers the product most.
+
+    ``skip_first`` tells what the first token adds apart, and leaves it out of the tokens.
+    """
     variables: dict[str, Variable] = {}
     lowest: list[np.ndarray] = []
     for side, numbers, values in (("a", tokens.one, tokens.rows), ("b", tokens.other, tokens.columns)):
         seen = samples.attention_mask[numbers].bool()
         ids = samples.input_ids[numbers]
-        added = values.masked_fill(~seen, torch.nan)
+        first = seen.long().argmax(1, keepdim=True)
+        words = f"of sample {side} adds to the inner product"
+        variables[f"first_token_{side}"] = (
+            ("pair",),
+            values.gather(1, first)[:, 0].numpy(),
+            f"what the first token {words}",
+            unit,
+        )
+        told = seen.scatter(1, first, False) if skip_first else seen
+        added = values.masked_fill(~told, torch.nan)
         texts = np.array([samples.token_strings(int(i)) for i in numbers], dtype=object)
         dims = ("pair", "position")
-        words = f"what the token of sample {side} adds to the inner product"
-        variables[f"contribution_{side}"] = (dims, added.numpy(), words, unit)
+        variables[f"contribution_{side}"] = (dims, added.numpy(), f"what the token {words}", unit)
         variables[f"token_text_{side}"] = (dims, texts, f"token of sample {side}", "")
         variables[f"token_id_{side}"] = (dims, ids.masked_fill(~seen, -1).numpy(), f"token of sample {side}, −1 beyond it", "")
         at = added.nan_to_num(torch.inf).argmin(1, keepdim=True)
-        lowest.append(ids.gather(1, at)[:, 0].numpy())
+        found = ids.gather(1, at)[:, 0]
+        lowest.append(torch.where(told.any(1), found, -1).numpy())
     return variables, lowest[0], lowest[1]
+
+
+def share_first(samples: Samples) -> bool:
+    """Whether all begin with the same token, such as one that marks the beginning of a text."""
+    first = samples.attention_mask.argmax(1, keepdim=True)
+    return len(samples) > 1 and len(samples.input_ids.gather(1, first).unique()) == 1
 
 
 def pair_coords(two: Any, pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:

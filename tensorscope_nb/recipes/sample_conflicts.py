@@ -12,7 +12,7 @@ from tensorscope_nb.numerics.outlying import depth, lower_tail
 from tensorscope_nb.recipes.conflict import UNIT, check_alpha
 from tensorscope_nb.recipes.dataset import Variable, dataset
 from tensorscope_nb.recipes.modules import layer_of
-from tensorscope_nb.recipes.pair_tokens import PairTokens, pair_coords, token_variables
+from tensorscope_nb.recipes.pair_tokens import PairTokens, pair_coords, share_first, token_variables
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.recipes.tasks import TwoTasks
 from tensorscope_nb.sweep.reducers import Gram, Losses
@@ -37,6 +37,7 @@ def sample_conflicts(
     *,
     alpha: float = 0.01,
     tokens: int = 32,
+    skip_first: bool | None = None,
     per_sample: bool = False,
     modules: str | list[str] | None = None,
     chunk: int | None = None,
@@ -60,8 +61,10 @@ def sample_conflicts(
     the lowest dot), ``token_a, token_b`` (the input token that lowers the dot most; −1 where not looked at); ``[sample_a]
     loss_a, mean_cosine_a, task_p_value_a, task_q_value_a`` and the same of b; coordinates ``index_a, index_b``: numbers in a
     + b (in a Study: in its samples). The ``tokens`` most opposed pairs are looked at token by token: ``[pair, position]
-    contribution_a, contribution_b, token_text_a, …``, at the cost of running those samples once more. With ``per_sample``
-    also ``[layer, sample_a, sample_b] layer_dot``. ``ts.recipes.conflict_pairs``, ``curate`` and ``conflict_tokens`` read it.
+    contribution_a, contribution_b, token_text_a, …``, at the cost of running those samples once more. A first token that all
+    samples share makes much of every product (more than half of it on the packaged model): it is told apart, in ``[pair]
+    first_token_a, first_token_b``, and its contribution is NaN; ``skip_first`` decides otherwise. With ``per_sample`` also
+    ``[layer, sample_a, sample_b] layer_dot``. ``ts.recipes.conflict_pairs``, ``curate`` and ``conflict_tokens`` read it.
     Errors: ValueError for fewer than 3 samples of a task. Cost: one forward and one backward, n² inner products.
     How to read it: a pair that stands out has an effect size of 3 and more; .5 is passed by a third of noise. When not to
     trust it: pairs share samples, so discoveries come in rows and columns; with fewer than about 12 samples of each task no
@@ -116,7 +119,9 @@ def sample_conflicts(
     said = two.said(covered, whole) | {"alpha": alpha}
     pairs = _most_opposed(table, p, asked, tokens) if two.samples.has_tokens else []
     if pairs:
-        names, said["without_positions"] = yield from _token_by_token(two, pairs, modules, chunk, progress, variables)
+        skip = share_first(two.samples) if skip_first is None else skip_first
+        said["skip_first"] = skip
+        names, said["without_positions"] = yield from _token_by_token(two, pairs, skip, variables, options)
         coords |= names
     if per_sample and by_layer:
         variables["layer_dot"] = (("layer", *both), stacked, "inner product of the gradients, by layer", UNIT)
@@ -162,10 +167,9 @@ def _most_opposed(table: np.ndarray, p: np.ndarray, asked: np.ndarray, n: int) -
 def _token_by_token(
     two: TwoTasks,
     pairs: list[tuple[int, int]],
-    modules: str | list[str] | None,
-    chunk: int | None,
-    progress: bool | None,
+    skip_first: bool,
     variables: dict[str, Variable],
+    options: dict[str, Any],
 ) -> Any:
     """Adds what the tokens of these pairs do to ``variables``; returns their coordinates, and what has no positions."""
     rows = [(int(two.a[i]), int(two.b[j])) for i, j in pairs]
@@ -173,11 +177,11 @@ def _token_by_token(
     numbered = [(involved.index(i), involved.index(j)) for i, j in rows]
     reducer = PairTokens(numbered, two.samples.input_ids.shape[1])
     samples = two.samples[involved]
-    covered = yield GradientRequest(samples, [reducer], modules=modules, chunk=chunk, progress=progress)
+    covered = yield GradientRequest(samples, [reducer], **options)
     done = [at for at, pair in enumerate(numbered) if max(pair) < len(covered.samples)]  # an interrupt leaves fewer
     reducer.keep(done)
     pairs, rows = [pairs[at] for at in done], [rows[at] for at in done]
-    made, token_a, token_b = token_variables(samples, reducer, UNIT)
+    made, token_a, token_b = token_variables(samples, reducer, UNIT, skip_first)
     variables |= made
     i, j = (np.array(side) for side in zip(*pairs, strict=True))
     for side, token, mirrored in (("a", token_a, token_b), ("b", token_b, token_a)):

@@ -143,6 +143,28 @@ def test_what_a_token_adds_is_what_its_position_adds_in_each_layer():
     assert np.allclose(found["contribution_a"][0], expected, rtol=1e-8, atol=1e-12)
 
 
+def test_a_first_token_that_all_share_is_told_apart():
+    scope, one, other = texts("gpt2", 6, 5)
+    begun = [
+        ts.Samples.tokens(s.input_ids.index_fill(1, torch.tensor([0]), 7), s.attention_mask, task=s.tasks[0])
+        for s in (one, other)
+    ]
+    found = ts.recipes.sample_conflicts(scope, *begun)
+    with_it = ts.recipes.sample_conflicts(scope, *begun, skip_first=False)
+    assert np.isnan(found["contribution_a"][:, 0]).all() and np.isfinite(found["contribution_a"][:, 1]).all()
+    assert np.allclose(found["first_token_a"], with_it["contribution_a"][:, 0])
+    dots = [
+        float(found["dot"].sel(sample_a=a, sample_b=b))
+        for a, b in zip(found["pair_sample_a"].values, found["pair_sample_b"].values)
+    ]
+    assert np.allclose(found["contribution_a"].sum("position") + found["first_token_a"], dots)
+    k = int(np.nanargmin(found["contribution_b"][0]))
+    at = dict(sample_a=found["pair_sample_a"].values[0], sample_b=found["pair_sample_b"].values[0])
+    assert k > 0 and found["token_b"].sel(at) == found["token_id_b"][0, k]
+    tokens = ts.recipes.conflict_tokens(found)
+    assert np.isclose(tokens["rate"].sum(), 1) and np.isclose(tokens["expected"].sum(), 1)
+
+
 def test_neither_the_cut_nor_the_memory_matters_to_tokens():
     scope, one, other = texts("gpt2", 6, 5)
     whole = ts.recipes.sample_conflicts(scope, one, other)
