@@ -19,6 +19,7 @@ from tensorscope_nb.sweep.forms import Gradients, Lookup, Product, Whole, blocks
 
 GHOST = 0.8  # below this share of the cost of making the gradient, by measurement
 MOST_PAIRS = 2**24  # inner products of positions held at once
+MANY_ROWS = 64  # from so many on, half of a symmetric product is cheaper than one large multiplication
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,7 @@ def _by_blocks(gradients: Gradients, wants: Collection[Want], ids: Sequence[str]
         if "sum" in found:
             found["sum"][rows, columns] += block.sum(0)
         if "gram" in found:
-            flat = block.flatten(1)
-            found["gram"] += (flat @ flat.T).double().cpu()
+            found["gram"] += inner_products(block.flatten(1)).double().cpu()
         if squared:
             block.square_()  # in place, the block is not needed any more
             if "squares" in found:
@@ -107,6 +107,16 @@ def _by_blocks(gradients: Gradients, wants: Collection[Want], ids: Sequence[str]
         if "total" in found and by_row is not None:
             found["total"] += by_row.sum(1)
     return found
+
+
+def inner_products(rows: Tensor) -> Tensor:
+    """rows rowsᵀ, without computing both halves of it where there are many."""
+    n = len(rows)
+    if n < MANY_ROWS:
+        return rows @ rows.T
+    upper, lower = rows[: n // 2], rows[n // 2 :]
+    across = upper @ lower.T
+    return torch.cat([torch.cat([inner_products(upper), across], 1), torch.cat([across.T, inner_products(lower)], 1)])
 
 
 def _zeros(gradients: Gradients, wants: Collection[Want]) -> Found:

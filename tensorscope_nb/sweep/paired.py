@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tensorscope_nb.sweep.forms import BLOCK_BYTES, Gradients, Rows, Whole, blocks
-from tensorscope_nb.sweep.measure import gram_of_positions, left_products, measure
+from tensorscope_nb.sweep.measure import gram_of_positions, inner_products, left_products, measure
 
 PAIRED = {"gram", "parts", "factors"}  # wants that take all samples, and not one chunk
 
@@ -58,7 +58,7 @@ def part_by_part(a: Gradients, b: Gradients, parts: Sequence[Part], take: Sequen
         for place in _blocks(a, b, part):
             one = a.block(*place).flatten(1)
             other = one if same else b.block(*place).flatten(1)
-            found += (one @ other.T).double().cpu()
+            found += (inner_products(one) if same else one @ other.T).double().cpu()
             for each in take:
                 each(part, place, one, other)
     return found
