@@ -117,7 +117,9 @@ def test_the_first_number_of_a_path_is_the_layer_and_modules_of_one_kind_in_a_la
     assert same(correlations(results, ["module"]).loc[0], within_kinds(x, y), 36)
     twice = names + [name.replace("layers.", "layers.1") for name in names]  # layers.13.experts.0.up beside layers.3.experts.0.up
     coords = {"module": twice, "module_layer": ("module", np.tile(np.arange(9), 8))}
-    results = {n: result(["module"], coords=coords, **{n: [*(v - 5).ravel(), *(v + 5).ravel()]}) for n, v in (("x", x), ("y", y))}
+    alone = np.isin(np.arange(36), [4, 20]).reshape(4, 9)  # one of the two is not there
+    pairs = {n: np.where(alone, (v, np.full_like(v, np.nan)), (v - 5, v + 5)).ravel() for n, v in (("x", x), ("y", y))}
+    results = {n: result(["module"], coords=coords, **{n: values}) for n, values in pairs.items()}
     assert same(correlations(results, ["module"]).loc[0], within_kinds(x, y), 36)
 
 
@@ -150,7 +152,7 @@ def test_a_number_that_is_missing_has_its_reason():
     assert np.isclose(four["rho"], stats.spearmanr(x, y).statistic) and np.isnan(four["p"])
     assert four["note"] == "4 layers: a correlation over fewer than 8 has no p value"
     cases = {
-        "flat is constant": np.full(12, 0.1) + np.array([1e-18, 0] * 6),
+        "flat is constant": np.array([0.1, np.nextafter(0.1, 1)] * 6),
         "nothing is left of one of them once what is partialled out is gone": np.arange(12.0),
         "1 place where both are defined": np.array([1.0, *[np.nan] * 11]),
         "too few independent places for a p value": np.cos(np.arange(12) / 1.9),
@@ -249,3 +251,10 @@ def test_members_count_by_rho_where_there_is_no_other_and_only_those_that_all_re
     found = correlations({"one": one, "other": other}, ["layer"]).loc[0]
     assert found["rho"] == 1 and np.isnan(found["rho_detrended"])
     assert (found["n_members"], found["n_same_sign"]) == (3, 1) and "undefined in 1 of 3 checkpoints" in found["note"]
+
+
+def test_what_rounding_leaves_of_no_correlation_has_no_sign():
+    """Deviations that are exactly orthogonal, of thirds: their correlation comes out as −1e-17."""
+    a, b = np.array([[0, 4, 3], [5, 1, 2]]), np.array([[1, 3, 5], [0, 2, 4]])
+    found = correlations({"one": result(["layer", "head"], x=a), "other": result(["layer", "head"], y=b)}, ["layer", "head"])
+    assert found.loc[0, "rho_detrended"] != 0 and found.loc[0, "n_same_sign"] == 0
