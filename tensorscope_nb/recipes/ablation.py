@@ -51,9 +51,7 @@ class Means:
         return {site: total / self.n_tokens[site] for site, total in self.totals.items()}
 
 
-@recipe(
-    question="What does the model lose without this part?", source="Wang et al. 2022, arXiv:2211.00593", needs=("z", "losses")
-)
+@recipe(question="What does the model lose without this part?", source="Wang et al. 2022, arXiv:2211.00593", needs=("losses",))
 def ablation(
     scope: Scope,
     samples: Any,

@@ -97,7 +97,7 @@ def fisher_importance(
 @recipe(
     question="What would removing each weight change, to first order?",
     source="Molchanov et al. 2019, arXiv:1906.10771",
-    needs=("gradients",),
+    needs=("gradients", "weights"),
 )
 def taylor_importance(
     scope: Scope,
@@ -153,7 +153,7 @@ def _importance(
     return Importance(scope, values, kind, said(samples, done, covered), by_sample)
 
 
-@recipe(question="How large is each weight?", source="Han et al. 2015, arXiv:1506.02626", needs=())
+@recipe(question="How large is each weight?", source="Han et al. 2015, arXiv:1506.02626", needs=("weights",))
 def magnitude_importance(
     scope: Scope, samples: Any = None, *, per_sample: bool = False, modules: str | list[str] | None = None
 ) -> Importance:
@@ -175,7 +175,9 @@ def magnitude_importance(
 
 
 @recipe(
-    question="Which weights rank high by several measures at once?", source="a mean of ranks, of no paper", needs=("gradients",)
+    question="Which weights rank high by several measures at once?",
+    source="a mean of ranks, of no paper",
+    needs=("gradients", "weights"),
 )
 def hybrid_importance(
     scope: Scope,

@@ -92,7 +92,7 @@ class Recipe:
         defaults = {n: p.default for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
         plain = {n: v for n, v in (defaults | options).items() if isinstance(v, str | int | float | bool | tuple | list | None)}
         return {
-            "recipe": self.name, "question": self.question, "source": self.source, "model": scope.name,
+            "recipe": self.name, "question": self.question, "source": self.source, "needs": list(self.needs), "model": scope.name,
             "weights": fingerprint(scope), "options": plain, "loss": scope.rule.name,
             "dtype": str(next(scope.model.parameters()).dtype), "seconds": round(seconds, 3),
             "versions": _versions(), **json.loads(result.attrs.get("tensorscope", "{}")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import xarray as xr
@@ -11,27 +12,43 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@dataclass(frozen=True)
+class Column:
+    """A variable at its places, and the result it is of."""
+
+    result: str
+    variable: str
+    values: pd.Series
+
+
 def frame(results: Mapping[str, xr.Dataset], dims: Sequence[str]) -> pd.DataFrame:
     """See :meth:`tensorscope_nb.Study.frame`."""
     import pandas as pd
 
     if not dims:
         raise ValueError("frame() of no dimensions: name at least one, such as 'layer'")
-    columns: dict[str, pd.Series] = {}
+    return pd.concat([column.values for column in columns(results, dims).values()], axis=1)
+
+
+def columns(results: Mapping[str, xr.Dataset], dims: Sequence[str]) -> dict[str, Column]:
+    """What lives on ``dims``, by the name that tells it apart."""
+    found: dict[str, Column] = {}
     for result_name, result in results.items():
         for name, variable in result.data_vars.items():
-            found = _at(variable, dims)
-            if found is None:
+            there = _at(variable, dims)
+            if there is None:
                 continue
-            values, reduced = found
+            values, reduced = there
             column = f"{name} ({reduced})" if reduced else str(name)
-            if column in columns:
+            if column in found:
                 column = f"{result_name}.{column}"
-            columns[column] = values.transpose(*dims).to_series().rename(column)
-    if not columns:
-        there = sorted({str(dim) for result in results.values() for dim in result.dims})
-        raise LookupError(f"no variable lives on {', '.join(dims)}: the results have the dimensions {', '.join(there) or 'none'}")
-    return pd.concat(columns.values(), axis=1)
+            found[column] = Column(result_name, str(name), values.transpose(*dims).to_series().rename(column))
+    if not found:
+        there_are = sorted({str(dim) for result in results.values() for dim in result.dims})
+        raise LookupError(
+            f"no variable lives on {', '.join(dims)}: the results have the dimensions {', '.join(there_are) or 'none'}"
+        )
+    return found
 
 
 def _at(variable: xr.DataArray, dims: Sequence[str]) -> tuple[xr.DataArray, str] | None:

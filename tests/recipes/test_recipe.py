@@ -1,5 +1,6 @@
 import doctest
 import importlib
+import json
 
 import numpy as np
 import pytest
@@ -59,3 +60,10 @@ def test_the_catalogue_names_a_question_and_a_source_for_each():
     table = ts.recipes.catalogue()
     assert {"induction_heads", "ablation", "attention_patterns"} <= set(table["name"])
     assert table["question"].str.endswith("?").all() and table["source"].str.contains("arXiv|doi:|of no paper").all()
+
+
+def test_a_result_says_what_its_recipe_reads():
+    scope = ts.Scope(random_gpt2())
+    for recipe, needs in ((ts.recipes.ablation, ["losses"]), (ts.recipes.magnitude_importance, ["weights"])):
+        result = recipe(scope, IDS)
+        assert json.loads(result.attrs["tensorscope"])["needs"] == needs == list(recipe.needs)
