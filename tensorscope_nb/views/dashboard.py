@@ -31,7 +31,7 @@ def is_study(source: Any) -> bool:
     )
 
 
-def dashboard(study: Any, *, reduce: str = "mean", focus: Focus | None = None) -> View:
+def dashboard(study: Any, *, reduce: str | None = None, focus: Focus | None = None) -> View:
     """A view of each result, what develops over training below, and the samples at the end.
 
     ``study`` is whatever has results by name: a Study, or a dict of Datasets.
@@ -54,7 +54,7 @@ def dashboard(study: Any, *, reduce: str = "mean", focus: Focus | None = None) -
     return made
 
 
-def pieces(ds: xr.Dataset, *, reduce: str = "mean", focus: Focus) -> list[View]:
+def pieces(ds: xr.Dataset, *, reduce: str | None = None, focus: Focus) -> list[View]:
     """The views of one result: the one that fits, and how it develops over training. What is by sample is in the table."""
     from tensorscope_nb.views.dispatch import kind_of, view
 
@@ -77,7 +77,7 @@ def by_sample(results: Mapping[str, xr.Dataset]) -> xr.Dataset | None:
         return None
 
 
-def table(samples: xr.Dataset, *, reduce: str = "mean", focus: Focus) -> list[View]:
+def table(samples: xr.Dataset, *, reduce: str | None = None, focus: Focus) -> list[View]:
     """The table of the samples, where one fits."""
     with suppress(ValueError):
         return [SampleTable(samples, reduce=reduce, focus=focus)]

@@ -38,7 +38,7 @@ def view(
     x: str | None = None,
     y: str | None = None,
     compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
-    reduce: str = "mean",
+    reduce: str | None = None,
     budget: int | None = None,
     title: str | None = None,
     focus: Focus | None = None,

@@ -35,7 +35,7 @@ class Matrix(View):
         y: str | None = None,
         compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
         title: str | None = None,
-        reduce: str = "mean",
+        reduce: str | None = None,
         focus: Focus | None = None,
     ) -> None:
         data, variable = opened(ds, variable)

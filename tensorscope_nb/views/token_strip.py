@@ -32,7 +32,7 @@ class TokenStrip(View):
         *,
         compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
         title: str | None = None,
-        reduce: str = "mean",
+        reduce: str | None = None,
         focus: Focus | None = None,
     ) -> None:
         what = shown("TokenStrip", ds, variable, ["position"], [*SLICED, "layer", "head", "block"])

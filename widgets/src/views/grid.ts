@@ -59,7 +59,7 @@ export function cellAt(shape: GridShape, x: number, y: number): [number, number]
  * The range is that of the whole variable, so that colours stay comparable while the checkpoint moves. Where samples are
  * pooled it is that of the pooled values: single samples reach much further.
  */
-export function rangeOf(cube: Cube, variable: Variable, axes: string[], cursor: Cursor, reduce: Reduce = "mean"): [number, number] {
+export function rangeOf(cube: Cube, variable: Variable, axes: string[], cursor: Cursor, reduce?: Reduce): [number, number] {
   if (variable.bounds) return within(variable.bounds, extentOf(variable));
   const reduced = pooledDims(cube, variable, axes, cursor);
   if (!reduced.length) return extentOf(variable);
