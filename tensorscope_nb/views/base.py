@@ -12,6 +12,7 @@ from tensorscope_nb.views.cube import REDUCTIONS, Cube
 from tensorscope_nb.views.focus import Focus, FocusModel
 from tensorscope_nb.views.runtime import STUB, runtime
 
+
 def references(widgets: list[anywidget.AnyWidget], _: object) -> list[str]:
     """Widgets as the page finds them."""
     return [f"anywidget:{w.model_id}" for w in widgets]

@@ -30,6 +30,7 @@ export interface Reading {
   residual?: Float64Array;
   p?: Float64Array;
   q?: Float64Array;
+  significant?: Float64Array;
   notes: string[];
   /** Zero means "none": the values lie on both sides of it, or their intervals do. */
   signed: boolean;
@@ -78,7 +79,7 @@ export function measure(variable: Variable, axes: string[], { cube, companions, 
     return low[i] <= none && none <= high[i] ? "undecided" : "plain";
   };
   return {
-    variable, axes, shape: here.shape, values, low, high, reference, residual: take(companions.residual), p: take(companions.p), q: take(companions.q),
+    variable, axes, shape: here.shape, values, low, high, reference, residual: take(companions.residual), p: take(companions.p), q: take(companions.q), significant,
     notes: [...here.notes.filter((note) => !held.includes(note)), ...absentAlong(cube, axes, cursor)], signed, difference: minus !== null, qualified: Boolean(low ?? significant ?? converged), status,
   };
 }

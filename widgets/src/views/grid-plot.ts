@@ -37,7 +37,7 @@ export function gridPlot(c: Context, p: GridPlot): void {
 
 const painted = new WeakMap<Float64Array, { key: string; pixels: Uint32Array }>();
 
-function image(c: Context, { shape, reading, scale, theme }: GridPlot): void {
+function image(c: Context, { shape, reading, scale, theme, rings }: GridPlot): void {
   const { left, top, cell, line, rows, columns, upward } = shape;
   const box = { x: left, y: top, w: columns * cell, h: rows * line };
   c.fillStyle = theme.rule;
@@ -55,6 +55,15 @@ function image(c: Context, { shape, reading, scale, theme }: GridPlot): void {
     painted.set(reading.values, known);
   }
   paint(c, known.pixels, columns, box);
+  // no room for a ring: a dot
+  const size = Math.max(1, Math.min(3, Math.floor(Math.min(cell, line) / 2)));
+  for (let i = 0; i < rows * columns; i++) {
+    const rgb = rings.some((r) => r[i]) ? scale.rgb(reading.values[i]) : null;
+    if (!rgb) continue;
+    const b = boxAt(shape, Math.floor(i / columns), i % columns);
+    c.fillStyle = inkOn(rgb);
+    c.fillRect(Math.round(b.x + (b.w - size) / 2), Math.round(b.y + (b.h - size) / 2), size, size);
+  }
 }
 
 function cells(c: Context, { shape, reading, scale, theme, rings }: GridPlot): void {
