@@ -73,8 +73,8 @@ def flags(ds: xr.Dataset, needs: Iterable[str], within: Iterable[str]) -> list[s
 def companions(ds: xr.Dataset, names: Iterable[str], needs: Iterable[str]) -> dict[str, dict[str, str]]:
     """The interval, the null and the like of each variable: ``{variable: {"low": ..., "high": ..., "null": ...}}``.
 
-    ``x_ci_low`` belongs to ``x``. A plain ``ci_low`` belongs to the first variable of the Dataset that has its dimensions, and so
-    does one that is called after its dimension, such as ``pair_p_value [pair]``.
+    ``x_ci_low`` belongs to ``x``. A plain ``ci_low`` belongs to the first variable of the Dataset that has its dimensions (and no
+    others, if there is one), and so does one that is called after its dimension, such as ``pair_p_value [pair]``.
     """
     needs = set(needs)
     found: dict[str, dict[str, str]] = {}
@@ -173,7 +173,9 @@ COMPARED = ("checkpoint", "model", "step", "task")
 
 
 def _first(ds: xr.Dataset, companion: str) -> str | None:
-    return next(iter(measures(ds, dims_of(ds, companion))), None)
+    dims = dims_of(ds, companion)
+    names = measures(ds, dims)
+    return next((n for n in names if set(dims_of(ds, n)) == set(dims)), next(iter(names), None))
 
 
 def travelling(names: Iterable[str], belonging: dict[str, dict[str, str]], *others: Iterable[str]) -> list[str]:

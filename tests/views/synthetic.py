@@ -184,8 +184,50 @@ def conflicts(pairs: int = 20, length: int = 24) -> xr.Dataset:
     cosine[3, 5], cosine[7, 2], cosine[3, 8] = -0.42, -0.35, -0.28
     p = np.clip(0.5 + cosine * 3 + rng.normal(0, 0.1, cosine.shape), 0.001, 1)
     worst = np.column_stack(np.unravel_index(np.argsort(cosine, axis=None)[:pairs], cosine.shape))
-    prose = ["To", "be,", "or", "not", "to", "be:", "that", "is", "the", "question", ".", "Whether", "tis", "nobler", "in", "the", "mind", "to", "suffer", "the", "slings"]
-    code = ["def", "forward", "(", "self", ",", "x", ")", ":\n", "return", "self", ".", "proj", "(", "x", ")", "+", "x", "#", "residual"]
+    prose = [
+        "To",
+        "be,",
+        "or",
+        "not",
+        "to",
+        "be:",
+        "that",
+        "is",
+        "the",
+        "question",
+        ".",
+        "Whether",
+        "tis",
+        "nobler",
+        "in",
+        "the",
+        "mind",
+        "to",
+        "suffer",
+        "the",
+        "slings",
+    ]
+    code = [
+        "def",
+        "forward",
+        "(",
+        "self",
+        ",",
+        "x",
+        ")",
+        ":\n",
+        "return",
+        "self",
+        ".",
+        "proj",
+        "(",
+        "x",
+        ")",
+        "+",
+        "x",
+        "#",
+        "residual",
+    ]
     words = {"a": prose, "b": code}
     ids = {"a": PROSE, "b": CODE}
     shape = (pairs, length)

@@ -66,7 +66,8 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
       const up = stepped(from?.[0] ?? null, name, rows.length, shape.upward ? "ArrowDown" : "ArrowUp", shape.upward ? "ArrowUp" : "ArrowDown");
       const right = stepped(from?.[1] ?? null, name, columns.length);
       if (up === undefined && right === undefined) return undefined;
-      if (!from) return [0, 0];
+      // where one of the two is selected the keyboard starts there
+      if (!from) return [indicesAt(cube, rowDim, focus.cursor)?.[0] ?? 0, indicesAt(cube, columnDim, focus.cursor)?.[0] ?? 0];
       return name === "Home" ? [from[0], 0] : name === "End" ? [from[0], columns.length - 1] : [up ?? from[0], right ?? from[1]];
     },
     dims: () => axes,

@@ -5,7 +5,7 @@ import { type ColourScale, css, inkOn, pixels } from "../core/colour";
 import type { Reading, Status } from "../core/measure";
 import { cellText } from "../core/scale";
 import type { Theme } from "../core/theme";
-import { type GridShape, runs } from "./grid";
+import { type GridShape, LETTER, runs } from "./grid";
 
 type Context = CanvasRenderingContext2D;
 
@@ -94,7 +94,9 @@ function cells(c: Context, { shape, reading, scale, theme, rings }: GridPlot): v
         const radius = Math.min(3.2, shape.cell / 5, shape.line / 5);
         c.lineWidth = 1.4;
         c.beginPath();
-        c.arc(b.x + b.w - radius - 4, b.y + radius + 4, radius, 0, 7);
+        // clear of the outline of a chosen cell
+        const inset = Math.min(6, shape.cell / 8, shape.line / 8) + radius;
+        c.arc(b.x + b.w - inset, b.y + inset, radius, 0, 7);
         c.stroke();
       }
     }
@@ -140,7 +142,7 @@ function labels(c: Context, { shape, theme, rowLabels, columnLabels, rows, colum
   const bottom = shape.top + shape.rows * shape.line;
   const room = shape.height - bottom - 24;
   const most = columnLabels.reduce((w, l) => Math.max(w, l.length), 1);
-  const everyColumn = Math.ceil((shape.steep ? 13 : Math.max(14, most * 6.5 + 6)) / shape.cell);
+  const everyColumn = Math.ceil((shape.steep ? 13 : Math.max(14, Math.min(16, most) * LETTER + 6)) / shape.cell);
   for (let column = 0; column < shape.columns; column += everyColumn) {
     const b = boxAt(shape, 0, column);
     c.save();

@@ -7,13 +7,13 @@ import { numberText } from "../core/scale";
 
 const LETTERS = 72;
 
-/** "prose-3 · prose · loss a 3.21 · “To be, or not to be”", from one-dimensional variables; empty where there are none. */
+/** "prose-3 · prose · loss 3.21 (nats) · “To be, or not to be”", from one-dimensional variables; empty where there are none. */
 export function aboutLine(cube: Cube, dim: string, names: string[], i: number): string {
   const parts = names.flatMap((name) => {
     const variable = cube.variables[name];
     const value = variable?.values[i];
     if (value === undefined || value === "" || Number.isNaN(value)) return [];
-    if (typeof value === "number") return [`${withUnits(variable.longName, variable.units)} ${numberText(value)}`];
+    if (typeof value === "number") return [withUnits(`${variable.longName} ${numberText(value)}`, variable.units)];
     return [name.startsWith("text") ? `“${plainText(value)}”` : value];
   });
   return parts.length ? [String(labels(cube, dim)[i]), ...parts].join(" · ") : "";

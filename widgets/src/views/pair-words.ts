@@ -22,7 +22,7 @@ export function missingWords(cube: Cube, { rows }: RowOptions, cursor: Cursor): 
   const those = `the ${cube.dims[rows].toLocaleString("en")} ${rows}s looked at token by token`;
   const whole = asked.length > 1 || asked[0][0] === rows;
   const several = asked.some(([, wanted]) => wanted.length > 1);
-  return whole && !several ? `${named} is not among ${those}` : `no ${rows} of ${named} is among ${those}`;
+  return whole && !several ? `${named} is not among ${those}` : `No ${rows} of ${named} is among ${those}`;
 }
 
 /** Which row it is, and why this one. */

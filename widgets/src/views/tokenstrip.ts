@@ -81,7 +81,7 @@ export const tokenStrip: Kind = (stage: Stage) => {
       const by = sentence(`${variable.longName} by token`);
       for (const element of [strip, key]) element.hidden = Boolean(missing);
       nothing.hidden = !missing;
-      setText(nothing, missing && sentence(missing));
+      setText(nothing, missing);
       variables.show();
       samples.show(Boolean(missing));
       if (missing) {
@@ -105,7 +105,7 @@ export const tokenStrip: Kind = (stage: Stage) => {
       while (n > 1 && Number.isNaN(reading.values[n - 1]) && !texts[n - 1]) n--;
       tokens = texts.slice(0, Math.min(n, TOKENS));
       const of = textOf(cube, as, seen);
-      setText(stage.title, options.title || (of ? `${of}: ${variable.longName} by token` : by));
+      setText(stage.title, options.title || (of ? `${of}: ${variable.longName}` : by));
       const notes = every.notes.filter((note) => !note.includes("samples"));
       setText(stage.subtitle, [hasRows ? rowWords(cube, as, seen, stage.cursor()) : "", ...notes, ...(samples.preview() ? ["preview: click to keep it"] : []), ...(n > TOKENS ? [`the first ${TOKENS} of ${n} tokens`] : []), ...(reading.values.every(Number.isNaN) ? ["no values here"] : [])].filter(Boolean).join(" · "));
       strip.setAttribute("aria-label", `${tokens.length} tokens${of ? ` of ${of}` : ""} coloured by ${variable.longName}; left and right move, Escape clears`);
@@ -133,7 +133,7 @@ export const tokenStrip: Kind = (stage: Stage) => {
         tag.classList.toggle("ts-query", chosen.includes(i));
         tag.classList.toggle("ts-pinned", over.includes(i));
       });
-      showLegend(key, scale, `${withUnits(variable.longName, variable.units)}${other ? ` · both texts of this ${as.rows}` : ""}`, statusMarks(reading, { none: "dashed", undecided: "underline", insignificant: "underline", unconverged: "underline" }), 2, Math.min(190, stage.width() - 20));
+      showLegend(key, scale, `${withUnits(variable.longName, variable.units)}${other ? ` · both texts of this ${as.rows}` : ""}`, statusMarks({ ...reading, values: reading.values.subarray(0, tokens.length) }, { none: "dashed", undecided: "underline", insignificant: "underline", unconverged: "underline" }), 2, Math.min(190, stage.width() - 20));
     },
   };
 };
