@@ -2,7 +2,7 @@
 import { colourScale, css } from "../core/colour";
 import { labels, type Variable } from "../core/cube";
 import { become, fill, h, KEEP_KEYS, setText, shortened, visibleToken } from "../core/dom";
-import { stepped } from "../core/hands";
+import { handMoved, stepped } from "../core/hands";
 import { sentence, withUnits } from "../core/legend";
 import { toggled } from "../core/places";
 import { asList, indicesAt } from "../core/rules";
@@ -85,7 +85,9 @@ export const sampleTable: Kind = (stage: Stage) => {
       stage.say(`${b - a + 1} rows selected`);
     } else pick(row, e.ctrlKey || e.metaKey);
   });
+  const moved = handMoved(body);
   body.addEventListener("pointerover", (e) => {
+    if (!moved(e)) return;
     const row = rowOf(e);
     focus.point(row < 0 ? {} : about(cube, { [dim]: ids[row] }));
   });
