@@ -79,6 +79,8 @@ test("what adds up says so: a sum over modules where none is chosen, but over no
   expect(rangeOf(dots, dots.variables.pair_dot, ["sample_a"], {})).toEqual([7, 56]);
   expect(rangeOf(dots, dots.variables.pair_dot, ["sample_a"], { module: "v" })).toEqual([1, 32]);
   expect(at({ layer: 7 }).notes).toContain("layer 7 is not among these");
+  dots.coords.module_block = { dims: ["module"], values: ["Q", "K", "V"] };
+  expect(at({ layer: 0, block: "V" }).notes).toContain("layer 0 × block V is not among these");
 });
 
 test("a sample that is on one axis of a matrix is not missing on the other", () => {

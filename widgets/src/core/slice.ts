@@ -43,21 +43,25 @@ export function pick(cube: Cube, dim: string, cursor: Cursor, reduce: Reduce, po
 
 /** Words for a selection that this Cube does not hold. */
 export function absent(cube: Cube, dim: string, cursor: Cursor): string[] {
-  return unmet(cube, dim, cursor).map(([name, wanted]) => missing(name, wanted));
+  return missing(unmet(cube, dim, cursor));
 }
 
 /** The same for the axes of a picture: a sample that is one of the columns is not missing among the rows. */
 export function absentAlong(cube: Cube, axes: string[], cursor: Cursor): string[] {
   const told = new Set<string>();
-  return axes.flatMap((axis) => unmet(cube, axis, cursor).flatMap(([name, wanted]) => {
+  return axes.flatMap((axis) => missing(unmet(cube, axis, cursor).filter(([name]) => {
     const twins = name === baseName(axis) ? axes.filter((a) => baseName(a) === name) : [];
-    if (told.has(name) || twins.some((a) => indicesAt(cube, a, cursor))) return [];
+    if (told.has(name) || twins.some((a) => indicesAt(cube, a, cursor))) return false;
     told.add(name);
-    return [missing(name, wanted)];
-  }));
+    return true;
+  })));
 }
 
-const missing = (name: string, wanted: Value[]): string => `${name.replaceAll("_", " ")} ${wanted.join(", ")} is not among these`;
+/** What is asked for together is missing together: each of two samples may be there, and their pair not. */
+const missing = (asked: [string, Value[]][]): string[] => {
+  const named = asked.map(([name, wanted]) => `${name.replaceAll("_", " ")} ${wanted.join(", ")}`);
+  return named.length ? [`${named.join(" × ")} is not among these`] : [];
+};
 
 export function strides(shape: number[]): number[] {
   const out = new Array<number>(shape.length).fill(1);

@@ -12,7 +12,7 @@ import { choice } from "../core/select";
 import { extent, slice } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
 import { cellAt, type GridShape, gridShape, rangeOf } from "./grid";
-import { gridPlot, outlines } from "./grid-plot";
+import { gridPlot, outlines, SMALL } from "./grid-plot";
 import { aboutLine, tokenLines } from "./matrix-words";
 
 type Place = [number, number];
@@ -88,7 +88,7 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
       canvas.element.setAttribute("aria-label", `${variable.longName}, ${rows.length} ${noun(rowDim)}s by ${columns.length} ${noun(columnDim)}s; arrows move, Shift adds, Escape clears`);
       const rings = ringed();
       const shown: Reading = heads ? reading : { ...reading, status: (i) => (reading.status(i) === "insignificant" ? "plain" : reading.status(i)) };
-      const keys: Mark[] = [...rings.filter(({ values }) => Array.prototype.some.call(values, Boolean)).map(({ text }): Mark => ({ look: "ring", text })), ...statusMarks(shown, { unconverged: "hatched" })];
+      const keys: Mark[] = [...rings.filter(({ values }) => Array.prototype.some.call(values, Boolean)).map(({ text }): Mark => ({ look: Math.min(shape.cell, shape.line) < SMALL ? "dot" : "ring", text })), ...statusMarks(shown, { unconverged: "hatched" })];
       const words = withUnits(reading.difference ? `difference in ${variable.longName}` : variable.longName, variable.units);
       showLegend(key, scale, words, keys, shape.left, Math.max(60, Math.min(190, stage.width() - shape.left - 20)), commonNull(reading));
       const c = canvas.begin(shape.width, shape.height);

@@ -9,8 +9,8 @@ import { type GridShape, LETTER, runs } from "./grid";
 
 type Context = CanvasRenderingContext2D;
 
-/** Cells smaller than this are painted as one image, and bear no hatching. */
-const SMALL = 8;
+/** Cells smaller than this are painted as one image, and bear no hatching, and dots for rings. */
+export const SMALL = 8;
 
 export interface GridPlot {
   shape: GridShape;
@@ -137,7 +137,7 @@ function labels(c: Context, { shape, theme, rowLabels, columnLabels, rows, colum
   const everyRow = Math.ceil(14 / shape.line);
   for (let row = 0; row < shape.rows; row += everyRow) {
     const b = boxAt(shape, row, 0);
-    c.fillText(clipped(c, rowLabels[row], shape.left - 22), shape.left - 6, b.y + b.h / 2 + 0.5);
+    c.fillText(clipped(c, rowLabels[row], shape.left - 22), shape.left - 6, Math.max(6, b.y + b.h / 2 + 0.5));
   }
   const bottom = shape.top + shape.rows * shape.line;
   const room = shape.height - bottom - 24;
