@@ -43,7 +43,8 @@ export function sampleChoice(stage: Stage, dim = "sample"): { seen(): number; pr
   const hovered = () => (dim in focus.hover ? (indicesAt(cube, dim, focus.hover)?.[0] ?? null) : null);
   return {
     seen: () => hovered() ?? at(),
-    preview: () => hovered() !== null && (hovered() !== at() || unmet(cube, dim, stage.cursor()).length > 0),
+    // a sample that is not here leaves the first in its place, another row (a pair) leaves none
+    preview: () => hovered() !== null && (hovered() !== at() || (dim !== "sample" && unmet(cube, dim, stage.cursor()).length > 0)),
     show(missing = false) {
       const i = at();
       const shown = missing ? "" : String(samples[i]);
