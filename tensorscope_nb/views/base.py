@@ -8,11 +8,9 @@ from typing import Any, TypeGuard
 import anywidget
 import traitlets as t
 
-from tensorscope_nb.views.cube import Cube
+from tensorscope_nb.views.cube import REDUCTIONS, Cube
 from tensorscope_nb.views.focus import Focus, FocusModel
 from tensorscope_nb.views.runtime import STUB, runtime
-
-REDUCTIONS = ("mean", "max", "min", "sum", "first")
 
 
 def references(widgets: list[anywidget.AnyWidget], _: object) -> list[str]:
@@ -39,7 +37,7 @@ class View(anywidget.AnyWidget):
     def __init__(self, *, focus: Focus | None = None, cube: Cube | None = None, variable: str = "", **options: Any) -> None:
         if focus is not None and not isinstance(focus, Focus):
             raise TypeError(f"focus= takes a Focus, such as the .focus of another view; {type(focus).__name__} came")
-        if options.get("reduce", "mean") not in REDUCTIONS:
+        if options.get("reduce") not in (None, *REDUCTIONS):
             raise ValueError(f"reduce= takes {', '.join(REDUCTIONS)}; {options['reduce']!r} came")
         self._focus = Focus() if focus is None else focus
         shown = {name: value for name, value in options.items() if value is not None}

@@ -12,7 +12,7 @@ import numpy as np
 import traitlets as t
 
 from tensorscope_nb.views.partial import partial_words
-from tensorscope_nb.views.rules import BASES, base_name
+from tensorscope_nb.views.rules import BASES, base_name, names_of
 from tensorscope_nb.views.runtime import SILENT
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 MEGABYTE = 2**20
 #: What the attention patterns of one Cube may weigh; 64 samples of 8 heads at length 64 fit.
 PATTERN_BUDGET = 8 * MEGABYTE
-# What a variable says of itself: its name and unit, what its interval, null and flag are, why it may have no value.
-WORDS = ("long_name", "units", "interval", "null", "rule", "marks", "nan")
+# What a variable says of itself: its name and unit, what its interval, null and flag are, why it may have no value, and how
+# it is reduced where a view asks for no other way (dot products by module add up: "sum").
+WORDS = ("long_name", "units", "interval", "null", "rule", "marks", "nan", "reduce")
+REDUCTIONS = ("mean", "max", "min", "sum", "first")
 #: What any single variable may weigh.
 MOST = 64 * MEGABYTE
 
@@ -137,6 +139,8 @@ def encode(ds: xr.Dataset, name: str, budget: int = PATTERN_BUDGET) -> dict[str,
             + (", or raise budget=" if pattern else "")
         )
     attrs: dict[str, Any] = {key: str(array.attrs[key]) for key in WORDS if key in array.attrs}
+    if attrs.get("reduce", "mean") not in REDUCTIONS:
+        raise ValueError(f"the attribute reduce of {name} takes {', '.join(REDUCTIONS)}; it is {attrs['reduce']!r}")
     if "bounds" in array.attrs:
         attrs["bounds"] = [float(v) for v in np.ravel(array.attrs["bounds"])]
     return {"dims": dims, "shape": shape, "dtype": dtype, "attrs": attrs, "data": values}
@@ -167,7 +171,8 @@ def _buffer(values: np.ndarray[Any, Any], dtype: str) -> memoryview:
 def _followed(array: xr.DataArray) -> bool:
     """Whether the Focus may ask for a coordinate: it names a dimension, or something that dimensions follow by."""
     name = str(array.name)
-    return array.name in array.dims or name in BASES or base_name(name) is not None
+    names = [n for d in array.dims for n in names_of(name, str(d))] or [name]
+    return array.name in array.dims or any(n in BASES or base_name(n) is not None for n in names)
 
 
 def _coordinate(array: xr.DataArray) -> dict[str, Any] | None:

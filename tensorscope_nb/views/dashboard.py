@@ -11,6 +11,8 @@ from tensorscope_nb.views.base import Composition, View
 from tensorscope_nb.views.fields import measures
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.head_grid import HeadGrid
+from tensorscope_nb.views.pairs import groups
+from tensorscope_nb.views.pairs import rows as rows_of
 from tensorscope_nb.views.sample_table import SampleTable, joined
 from tensorscope_nb.views.timeline import Timeline
 from tensorscope_nb.views.token_strip import TokenStrip
@@ -31,7 +33,7 @@ def is_study(source: Any) -> bool:
     )
 
 
-def dashboard(study: Any, *, reduce: str = "mean", focus: Focus | None = None) -> View:
+def dashboard(study: Any, *, reduce: str | None = None, focus: Focus | None = None) -> View:
     """A view of each result, what develops over training below, and the samples at the end.
 
     ``study`` is whatever has results by name: a Study, or a dict of Datasets.
@@ -43,7 +45,7 @@ def dashboard(study: Any, *, reduce: str = "mean", focus: Focus | None = None) -
     results = {name: study[name] for name in study}
     if not results:
         raise ValueError("this Study holds no results yet: run a recipe, study.run(ts.recipes.induction_heads)")
-    focus = focus or Focus()
+    focus = Focus() if focus is None else focus
     views = [part for ds in results.values() for part in pieces(ds, reduce=reduce, focus=focus)]
     samples = by_sample(results)
     made = arranged([*views, *(table(samples, reduce=reduce, focus=focus) if samples is not None else [])])
@@ -54,8 +56,8 @@ def dashboard(study: Any, *, reduce: str = "mean", focus: Focus | None = None) -
     return made
 
 
-def pieces(ds: xr.Dataset, *, reduce: str = "mean", focus: Focus) -> list[View]:
-    """The views of one result: the one that fits, and how it develops over training. What is by sample is in the table."""
+def pieces(ds: xr.Dataset, *, reduce: str | None = None, focus: Focus) -> list[View]:
+    """The views of one result: those that fit, and how it develops over training. What is by sample is in the table."""
     from tensorscope_nb.views.dispatch import kind_of, view
 
     kind = kind_of(ds)
@@ -63,9 +65,18 @@ def pieces(ds: xr.Dataset, *, reduce: str = "mean", focus: Focus) -> list[View]:
     found: list[View] = []
     with suppress(ValueError):  # scalars only, or too large for the page: the report has them
         if kind is not SampleTable:
-            found.append(view(ds, reduce=reduce, focus=focus))
+            found.extend(_parts(view(ds, reduce=reduce, focus=focus)))
         if time and kind is not Timeline:
             found.append(Timeline(ds, x=time, reduce=reduce, focus=focus))
+    return found
+
+
+def _parts(view: View) -> list[View]:
+    """The single views of a composition, which itself is closed: they will stand in another."""
+    if not isinstance(view, Composition):
+        return [view]
+    found = [part for child in view.children for part in _parts(child)]
+    view.close()
     return found
 
 
@@ -77,7 +88,7 @@ def by_sample(results: Mapping[str, xr.Dataset]) -> xr.Dataset | None:
         return None
 
 
-def table(samples: xr.Dataset, *, reduce: str = "mean", focus: Focus) -> list[View]:
+def table(samples: xr.Dataset, *, reduce: str | None = None, focus: Focus) -> list[View]:
     """The table of the samples, where one fits."""
     with suppress(ValueError):
         return [SampleTable(samples, reduce=reduce, focus=focus)]
@@ -85,10 +96,15 @@ def table(samples: xr.Dataset, *, reduce: str = "mean", focus: Focus) -> list[Vi
 
 
 def arranged(views: Iterable[View]) -> View | None:
-    """Views beside each other, the wide ones below; None where there are none."""
+    """Views beside each other, below them those of pairs of samples, result by result, then the wide ones; None where there
+    are none."""
     views = list(views)
+    together = groups(views)
+    grouped = {id(v) for group in together for v in group}
+    views = [v for v in views if id(v) not in grouped]
     beside = [v for v in views if not isinstance(v, WIDE)]
     beside.sort(key=lambda v: next((i for i, kind in enumerate(ORDER) if isinstance(v, kind)), len(ORDER)))
     below = [v for v in views if isinstance(v, WIDE)]
-    rows: list[View] = [*([Composition("beside", beside)] if len(beside) > 1 else beside), *below]
+    paired = [row for group in together for row in rows_of(group)]
+    rows: list[View] = [*([Composition("beside", beside)] if len(beside) > 1 else beside), *paired, *below]
     return Composition("below", rows) if len(rows) > 1 else next(iter(rows), None)

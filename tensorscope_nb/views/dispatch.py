@@ -12,6 +12,7 @@ from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.head_grid import HeadGrid
 from tensorscope_nb.views.layer_bars import LayerBars
 from tensorscope_nb.views.matrix import Matrix
+from tensorscope_nb.views.pairs import details, together
 from tensorscope_nb.views.ranking import Ranking
 from tensorscope_nb.views.sample_table import TEXTS, SampleTable
 from tensorscope_nb.views.scatter import Scatter
@@ -38,12 +39,14 @@ def view(
     x: str | None = None,
     y: str | None = None,
     compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
-    reduce: str = "mean",
+    reduce: str | None = None,
     budget: int | None = None,
     title: str | None = None,
     focus: Focus | None = None,
 ) -> View:
     """The view that fits a variable's dimensions, or the linked views of a Study.
+
+    A Dataset that also tells of single pairs of samples has a Matrix of them beside, and both texts of a pair below.
 
     ``x`` and ``y`` ask for certain axes; two variables in their place are set against each other. ``compare`` takes two
     checkpoints (or models): side by side, with their difference. ``budget`` bounds the bytes of attention patterns.
@@ -86,7 +89,12 @@ def view(
         options = {**options, "compare": compare}
     if kind is not SampleTable:
         options = {**options, "variable": variable}
-    return kind(source, **options, **common)
+    plain = (variable, x, y, compare) == (None, None, None, None)
+    if plain and focus is None:
+        common["focus"] = Focus()
+    first = kind(source, **options, **common)
+    more = details(data, first, reduce=reduce, focus=common["focus"]) if plain else []
+    return together([first, *more]) if more else first
 
 
 Fit = tuple[type[Any], dict[str, Any]]

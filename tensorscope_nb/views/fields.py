@@ -17,6 +17,8 @@ ROLES = {
     "converged": "converged", "residual": "residual",
 }  # fmt: skip
 ASIDES = ("statistic", "effect_size")
+# Numbers that name a token: no measure.
+TOKENS = ("token", "token_a", "token_b")
 # Dimensions that a view may slice at the Focus or reduce besides its axes.
 SLICED = ("checkpoint", "step", "model", "task", "sample", "replicate")
 
@@ -55,6 +57,7 @@ def measures(ds: xr.Dataset, needs: Iterable[str]) -> list[str]:
     return [
         str(name) for name, v in ds.data_vars.items()
         if v.dtype.kind in "iuf" and needs <= {str(d) for d in v.dims} and not is_companion(str(name))
+        and not (v.dtype.kind in "iu" and name in TOKENS)
     ]  # fmt: skip
 
 
@@ -70,17 +73,21 @@ def flags(ds: xr.Dataset, needs: Iterable[str], within: Iterable[str]) -> list[s
 def companions(ds: xr.Dataset, names: Iterable[str], needs: Iterable[str]) -> dict[str, dict[str, str]]:
     """The interval, the null and the like of each variable: ``{variable: {"low": ..., "high": ..., "null": ...}}``.
 
-    ``x_ci_low`` belongs to ``x``. A plain ``ci_low`` belongs to the first variable of the Dataset that has its dimensions.
+    ``x_ci_low`` belongs to ``x``. A plain ``ci_low`` belongs to the first variable of the Dataset that has its dimensions (and no
+    others, if there is one), and so does one that is called after its dimension, such as ``pair_p_value [pair]``.
     """
     needs = set(needs)
     found: dict[str, dict[str, str]] = {}
     for name in names:
         mine: dict[str, str] = {}
         for role, key in ROLES.items():
-            for candidate in (f"{name}_{role}", role):
+            after = [
+                f"{d}_{role}" for d in dims_of(ds, name) if f"{d}_{role}" in ds.data_vars and dims_of(ds, f"{d}_{role}") == (d,)
+            ]
+            for candidate in (f"{name}_{role}", role, *after):
                 if candidate not in ds.data_vars or not needs <= set(dims_of(ds, candidate)) <= set(dims_of(ds, name)):
                     continue
-                if candidate == role and name != _first(ds, candidate):
+                if candidate != f"{name}_{role}" and name != _first(ds, candidate):
                     continue
                 mine[key] = candidate
                 break
@@ -166,7 +173,9 @@ COMPARED = ("checkpoint", "model", "step", "task")
 
 
 def _first(ds: xr.Dataset, companion: str) -> str | None:
-    return next(iter(measures(ds, dims_of(ds, companion))), None)
+    dims = dims_of(ds, companion)
+    names = measures(ds, dims)
+    return next((n for n in names if set(dims_of(ds, n)) == set(dims)), next(iter(names), None))
 
 
 def travelling(names: Iterable[str], belonging: dict[str, dict[str, str]], *others: Iterable[str]) -> list[str]:

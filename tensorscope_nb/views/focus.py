@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets as t
 
-from tensorscope_nb.views.rules import TIME, Cursor, Selection, Value, followed, plain, selection
+from tensorscope_nb.views.rules import TIME, Cursor, Selection, Value, followed, names_of, plain, selection
 from tensorscope_nb.views.runtime import SILENT
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Focus:
         cubes = [view.cube.data for view in list(self.viewers) if view.cube is not None]
         found: list[str] = []
         for dim, value in changes.items() if cubes else ():
-            there = sorted({d for cube in cubes for d in (*cube["dims"], *cube["coords"]) if dim in (d, *followed(d))})
+            there = sorted({name for cube in cubes for name, names in _answering(cube) if dim in names})
             if not there:
                 dims = sorted({d for cube in cubes for d in cube["dims"]})
                 found.append(f"no linked view has {dim!r}; they have {', '.join(dims)}")
@@ -204,3 +204,10 @@ class Focus:
 
     def __repr__(self) -> str:
         return f"Focus({', '.join(f'{dim}={value!r}' for dim, value in self.cursor.items())})"
+
+
+def _answering(cube: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """The dimensions and coordinates of a Cube, each with the names in a Focus that it follows."""
+    yield from ((d, followed(d)) for d in cube["dims"])
+    for name, coordinate in cube["coords"].items():
+        yield name, [*followed(name), *(n for d in coordinate["dims"] for n in names_of(name, d))]

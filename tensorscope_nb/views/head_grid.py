@@ -37,7 +37,7 @@ class HeadGrid(View):
         *,
         compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
         title: str | None = None,
-        reduce: str = "mean",
+        reduce: str | None = None,
         focus: Focus | None = None,
     ) -> None:
         what = shown("HeadGrid", ds, variable, AXES, SLICED)

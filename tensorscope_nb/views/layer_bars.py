@@ -37,7 +37,7 @@ class LayerBars(View):
         by: str = "layer",
         compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
         title: str | None = None,
-        reduce: str = "mean",
+        reduce: str | None = None,
         focus: Focus | None = None,
     ) -> None:
         what = shown("LayerBars", ds, variable, [by], [*SLICED, *WITHIN])

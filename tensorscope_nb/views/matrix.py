@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tensorscope_nb.views.base import View
-from tensorscope_nb.views.fields import comparison, dims_of, measures, opened, shown
+from tensorscope_nb.views.fields import TOKENS, comparison, dims_of, is_companion, measures, opened, shown
 from tensorscope_nb.views.focus import Focus
 
 if TYPE_CHECKING:
@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+# Numbers about a row or column that a tooltip has room for.
+MOST_NUMBERS = 3
+
 
 class Matrix(View):
     """A heat map of any two dimensions, such as ``[layer_a, layer_b]``, ``[source, target]`` or ``[sample_a, sample_b]``.
 
     ``y`` is the dimension of the rows and ``x`` that of the columns: the last two of the variable where none is given. Signed
-    values get a diverging scale. Layers run upwards, all else downwards.
+    values get a diverging scale, and cells that are ``significant`` a ring. Layers run upwards, all else downwards. What
+    ``task_a``, ``text_a`` and numbers such as ``loss_a`` say of a row or column stands in the tooltip.
 
     >>> import numpy as np, xarray as xr
     >>> Matrix(xr.Dataset({"cka": (("layer_a", "layer_b"), np.eye(3))}))
@@ -35,7 +39,7 @@ class Matrix(View):
         y: str | None = None,
         compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
         title: str | None = None,
-        reduce: str = "mean",
+        reduce: str | None = None,
         focus: Focus | None = None,
     ) -> None:
         data, variable = opened(ds, variable)
@@ -47,14 +51,33 @@ class Matrix(View):
         if needs[0] == needs[1]:
             raise ValueError(f"Matrix needs two different dimensions; x={x!r} and y={y!r} came")
         what = shown("Matrix", ds, variable, needs, dims)
+        told = [*about(what.data, needs[0]), *about(what.data, needs[1]), *cells(what.data, needs)]
         super().__init__(
             focus=focus,
-            **what.traits(ds),
+            **what.traits(ds, *told),
             marks=what.marks,
             y=needs[0],
             x=needs[1],
+            about={d: about(what.data, d) for d in needs},
+            cells=cells(what.data, needs),
             upward=needs[0].startswith("layer") or needs[0] == "y",
             compare=comparison(what.data, compare),
             title=title,
             reduce=reduce,
         )
+
+
+def about(data: xr.Dataset, dim: str) -> list[str]:
+    """What there is to say of one row or column: its task, some numbers, its text."""
+    along = [str(n) for n in data.variables if n != dim and n not in data.sizes and dims_of(data, str(n)) == (dim,)]
+
+    def texts(kind: str) -> list[str]:
+        return [n for n in along if (n == kind or n.startswith(f"{kind}_")) and data[n].dtype.kind in "OUST"]
+
+    numbers = [n for n in along if n in data.data_vars and data[n].dtype.kind in "iuf" and not is_companion(n)]
+    return [*texts("task"), *numbers[:MOST_NUMBERS], *texts("text")]
+
+
+def cells(data: xr.Dataset, axes: Sequence[str]) -> list[str]:
+    """Which tokens a cell is about."""
+    return [n for n in TOKENS if n in data.data_vars and set(dims_of(data, n)) == set(axes)]

@@ -39,7 +39,7 @@ class Ranking(View):
         order: str | None = None,
         compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
         title: str | None = None,
-        reduce: str = "mean",
+        reduce: str | None = None,
         focus: Focus | None = None,
     ) -> None:
         if n < 1:

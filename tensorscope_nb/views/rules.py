@@ -68,21 +68,54 @@ def _nearest(values: Sequence[Value], wanted: Value) -> Value:
     return min(values, key=lambda v: abs(float(v) - float(wanted)))
 
 
+def own_name(name: str, dim: str) -> str:
+    """What a coordinate is about: the name of the dimension that owns it comes off.
+
+    >>> own_name("module_layer", "module"), own_name("pair_sample_a", "pair"), own_name("sample_a", "pair")
+    ('layer', 'sample_a', 'sample_a')
+    """
+    return name.removeprefix(f"{dim}_")
+
+
+def names_of(name: str, dim: str) -> list[str]:
+    """The names in the Focus that a coordinate of a dimension answers to, in order.
+
+    >>> names_of("pair_sample_a", "pair"), names_of("layer_a", "layer_a")
+    (['pair_sample_a', 'sample_a', 'sample'], ['layer_a', 'layer'])
+    """
+    own = own_name(name, dim)
+    return list(dict.fromkeys(n for n in (name, own, base_name(own)) if n is not None))
+
+
 def _by_coordinate(cursor: Mapping[str, Selection], dim: str, values: Sequence[Value], others: Others) -> Selection | None:
-    kept: set[int] | None = None
+    """What the coordinates of a dimension leave of it, each asked by the first of its names that is selected.
+
+    Those that are left with a base alone (``sample`` for ``pair_sample_a`` and ``pair_sample_b``) are sides of one thing: it
+    may be on either. Where one side is asked for by its own name, the base says no more.
+    """
+    found: dict[str, set[int]] = {}
+    settled: set[str | None] = set()
+    sides: list[tuple[str, set[int]]] = []
     for name, (along, labels) in others.items():
         if along != dim:
             continue
-        # module_layer on `module` is about its layer: the owner's name comes off first
-        base = base_name(f"_{name.removeprefix(f'{dim}_')}" if name.startswith(f"{dim}_") else name)
-        key = next((k for k in (name, base) if k in cursor), None)
+        base = base_name(own_name(name, dim))
+        key = next((k for k in names_of(name, dim) if k in cursor), None)
         if key is None:
             continue
         wanted = cursor[key]
         listed = wanted if isinstance(wanted, list) else [wanted]
         matches = {i for i, label in enumerate(labels) if label in listed}
-        kept = matches if kept is None else kept & matches
-    return [values[i] for i in sorted(kept)] if kept else None
+        if key == base:
+            sides.append((base, matches))
+        else:
+            found[name] = matches
+            settled.add(base)
+    for base, matches in sides:
+        if base not in settled:
+            found[base] = found.get(base, set()) | matches
+    kept = set.intersection(*found.values()) if found else set()
+    return [values[i] for i in sorted(kept)] or None
 
 
 def plain(value: Any) -> Selection | None:

@@ -38,7 +38,7 @@ class SampleTable(View):
         *,
         by: str = "sample",
         title: str | None = None,
-        reduce: str = "mean",
+        reduce: str | None = None,
         focus: Focus | None = None,
     ) -> None:
         source = ds if hasattr(ds, "dims") else joined(ds, by)

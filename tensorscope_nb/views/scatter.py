@@ -31,7 +31,7 @@ class Scatter(View):
         y: str | None = None,
         *,
         title: str | None = None,
-        reduce: str = "mean",
+        reduce: str | None = None,
         focus: Focus | None = None,
     ) -> None:
         data, _ = opened(ds, None)

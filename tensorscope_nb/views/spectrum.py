@@ -30,7 +30,7 @@ class Spectrum(View):
         by: str = "component",
         log: bool = False,
         title: str | None = None,
-        reduce: str = "mean",
+        reduce: str | None = None,
         focus: Focus | None = None,
     ) -> None:
         what = shown("Spectrum", ds, variable, [by], [*SLICED, "layer", "kind"])

@@ -31,7 +31,7 @@ class Timeline(View):
         *,
         x: str | None = None,
         title: str | None = None,
-        reduce: str = "mean",
+        reduce: str | None = None,
         focus: Focus | None = None,
     ) -> None:
         data, variable = opened(ds, variable)

@@ -172,3 +172,156 @@ def weights(n: int = 60) -> xr.Dataset:
         },
         {"weight": range(n)},
     )
+
+
+PROSE, CODE = [f"prose-{i}" for i in range(12)], [f"code-{i}" for i in range(10)]
+
+
+def conflicts(pairs: int = 20, length: int = 24) -> xr.Dataset:
+    """Samples of two tasks against each other, and the tokens of the pairs that conflict most."""
+    rng = np.random.default_rng(5)
+    cosine = rng.normal(0.02, 0.06, (12, 10))
+    cosine[3, 5], cosine[7, 2], cosine[3, 8] = -0.42, -0.35, -0.28
+    p = np.clip(0.5 + cosine * 3 + rng.normal(0, 0.1, cosine.shape), 0.001, 1)
+    worst = np.column_stack(np.unravel_index(np.argsort(cosine, axis=None)[:pairs], cosine.shape))
+    prose = [
+        "To",
+        "be,",
+        "or",
+        "not",
+        "to",
+        "be:",
+        "that",
+        "is",
+        "the",
+        "question",
+        ".",
+        "Whether",
+        "tis",
+        "nobler",
+        "in",
+        "the",
+        "mind",
+        "to",
+        "suffer",
+        "the",
+        "slings",
+    ]
+    code = [
+        "def",
+        "forward",
+        "(",
+        "self",
+        ",",
+        "x",
+        ")",
+        ":\n",
+        "return",
+        "self",
+        ".",
+        "proj",
+        "(",
+        "x",
+        ")",
+        "+",
+        "x",
+        "#",
+        "residual",
+    ]
+    words = {"a": prose, "b": code}
+    ids = {"a": PROSE, "b": CODE}
+    shape = (pairs, length)
+    contribution = {side: rng.normal(0, 1, shape) * np.geomspace(3, 0.1, pairs)[:, None] for side in words}
+    texts = {side: np.full(shape, "", dtype=object) for side in words}
+    for side, (w, k) in zip(words, ((prose, 0), (code, 1)), strict=True):
+        for row, pair in enumerate(worst):
+            n = min(length, len(w) - int(pair[k]) % 4)
+            texts[side][row, :n] = [f" {token}" if i else token for i, token in enumerate(np.roll(w, -int(pair[k]))[:n])]
+            contribution[side][row, n:] = np.nan
+    both = ("sample_a", "sample_b")
+    return xr.Dataset(
+        {
+            "cosine": (both, cosine, {"long_name": "gradient cosine"}),
+            "dot": (
+                both,
+                cosine * rng.gamma(4, 1, cosine.shape),
+                {"long_name": "dot product of the gradients", "units": "nats²"},
+            ),
+            "p_value": (both, p),
+            "q_value": (both, np.minimum(1, p * 4)),
+            "effect_size": (both, -cosine / 0.06),
+            "significant": (both, cosine < -0.2, {"long_name": "significant", "rule": "q ≤ 0.05 and a cosine below 0"}),
+            "token_a": (both, rng.integers(0, 20, cosine.shape), {"long_name": "strongest token of a"}),
+            "token_b": (both, rng.integers(0, 20, cosine.shape), {"long_name": "strongest token of b"}),
+            "loss_a": ("sample_a", rng.gamma(9, 0.4, 12), {"long_name": "loss", "units": "nats per token"}),
+            "loss_b": ("sample_b", rng.gamma(9, 0.4, 10), {"long_name": "loss", "units": "nats per token"}),
+            **{
+                f"contribution_{side}": (
+                    ("pair", f"position_{side}"),
+                    contribution[side],
+                    {"long_name": "contribution to the dot product", "units": "nats²"},
+                )
+                for side in words
+            },
+            **{f"token_text_{side}": (("pair", f"position_{side}"), texts[side]) for side in words},
+            "pair_cosine": ("pair", [cosine[i, j] for i, j in worst], {"long_name": "gradient cosine"}),
+            "pair_p_value": ("pair", [p[i, j] for i, j in worst], {"long_name": "p"}),
+            "pair_significant": ("pair", [bool(cosine[i, j] < -0.2) for i, j in worst]),
+        },
+        {
+            "sample_a": PROSE,
+            "sample_b": CODE,
+            "task_a": ("sample_a", ["prose"] * 12),
+            "task_b": ("sample_b", ["code"] * 10),
+            **{f"text_{s}": (f"sample_{s}", [" ".join(np.roll(words[s], -i)) for i in range(len(ids[s]))]) for s in words},
+            "pair": ("pair", [f"{PROSE[i]} × {CODE[j]}" for i, j in worst], {"order": "most conflicting first"}),
+            "pair_sample_a": ("pair", [PROSE[i] for i, _ in worst]),
+            "pair_sample_b": ("pair", [CODE[j] for _, j in worst]),
+        },
+    )
+
+
+def module_conflicts() -> xr.Dataset:
+    """The cosine of two tasks' gradients by module, and the dot products of their samples."""
+    rng = np.random.default_rng(6)
+    modules = [f"layers.{i}.{m}" for i in range(2) for m in ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.in", "mlp.out")]
+    dots = rng.normal(0.2, 1, (12, 12, 10))
+    dots[7] -= 1.2
+    cosine = dots.mean((1, 2)) / 2
+    return xr.Dataset(
+        {
+            "cosine_corrected": ("module", cosine, {"long_name": "gradient cosine, corrected for noise"}),
+            "ci_low": ("module", cosine - 0.1),
+            "ci_high": ("module", cosine + 0.1),
+            "pair_dot": (
+                ("module", "sample_a", "sample_b"),
+                dots,
+                {"long_name": "dot product of two samples' gradients", "units": "nats²", "reduce": "sum"},
+            ),
+        },
+        {
+            "module": modules,
+            "module_layer": ("module", [int(m[7]) for m in modules]),
+            "module_block": ("module", ["Q", "K", "V", "O", "mlp_in", "mlp_out"] * 2),
+            "sample_a": PROSE,
+            "sample_b": CODE,
+        },
+    )
+
+
+def head_conflicts() -> xr.Dataset:
+    """Interference by block and head, of the tasks and of their samples."""
+    rng = np.random.default_rng(7)
+    pairs = rng.normal(0, 0.2, (4, 2, 4, 12, 10))
+    pairs[2, 1, 2] += 0.5
+    score = pairs.mean((3, 4))
+    dims = ("block", "layer", "head")
+    return xr.Dataset(
+        {
+            "score": (dims, score, {"long_name": "interference", "units": "nats"}),
+            "p_value": (dims, np.clip(0.5 - score, 0.001, 1)),
+            "q_value": (dims, np.clip(0.6 - score, 0.001, 1)),
+            "pair_score": ((*dims, "sample_a", "sample_b"), pairs, {"long_name": "interference of two samples", "units": "nats"}),
+        },
+        {"block": ["Q", "K", "V", "O"], "layer": [0, 1], "head": range(4), "sample_a": PROSE, "sample_b": CODE},
+    )

@@ -8,7 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from views.synthetic import ablation, circuits, eigenvalues, heads, layers, patterns, samples, similarity, token_losses, weights
+from views.synthetic import (
+    ablation,
+    circuits,
+    conflicts,
+    eigenvalues,
+    heads,
+    layers,
+    module_conflicts,
+    patterns,
+    samples,
+    similarity,
+    token_losses,
+    weights,
+)
 
 from tensorscope_nb.views import (
     AttentionPattern,
@@ -24,6 +37,7 @@ from tensorscope_nb.views import (
     View,
     export_html,
 )  # fmt: skip
+from tensorscope_nb.views.dashboard import dashboard
 from tensorscope_nb.views.runtime import BUNDLE
 
 pytestmark = pytest.mark.browser
@@ -77,8 +91,8 @@ def everything() -> View:
 def test_axe_finds_no_serious_fault(page_of: Any, scheme: str) -> None:
     if not AXE.exists():
         pytest.skip("axe-core is not installed: run npm ci in widgets/")
-    view = everything()
-    view.focus.update({"layer": 1, "head": 2})
+    view = everything() & dashboard({"modules": module_conflicts(), "pairs": conflicts()})
+    view.focus.update({"layer": 1, "head": 2, "sample_a": "prose-3", "sample_b": "code-5", "position_a": 2})
     page = page_of(view, color_scheme=scheme)
     page.locator("[data-ts-view=TokenStrip] .ts-token").first.wait_for()
     page.evaluate(AXE.read_text(encoding="utf-8"))

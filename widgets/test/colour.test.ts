@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { colourScale, inkOn, luminance, pixels } from "../src/core/colour";
+import { colourScale, hex, inkOn, luminance, pixels } from "../src/core/colour";
 
 test("magnitudes: viridis from zero, ever lighter", () => {
   const scale = colourScale([0.1, 0.8], false);
@@ -28,10 +28,11 @@ test("pixels are opaque ABGR, and no value is no pixel", () => {
 });
 
 test("text on a cell can be read", () => {
-  const scale = colourScale([0, 1], false);
-  for (let v = 0; v <= 1; v += 0.01) {
-    const cell = luminance(scale.rgb(v)!);
-    const ink = inkOn(scale.rgb(v)!) === "#ffffff" ? 1 : luminance([20, 23, 28]);
-    expect((Math.max(cell, ink) + 0.05) / (Math.min(cell, ink) + 0.05)).toBeGreaterThan(3.8);
+  for (const scale of [colourScale([0, 1], false), colourScale([-1, 1], false), colourScale([-1, 1], true)]) {
+    for (let v = scale.domain[0]; v <= 1; v += 0.01) {
+      const cell = luminance(scale.rgb(v)!);
+      const ink = luminance(hex(inkOn(scale.rgb(v)!)));
+      expect((Math.max(cell, ink) + 0.05) / (Math.min(cell, ink) + 0.05)).toBeGreaterThan(4.5);
+    }
   }
 });

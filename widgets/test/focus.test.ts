@@ -110,3 +110,12 @@ test("places travel, and end when one of their dimensions is chosen anew", () =>
   focus.undo();
   expect(focus.places).toEqual(two);
 });
+
+test("it stays where the choice is in the same place", () => {
+  const { focus } = stage({});
+  focus.set({ module: "layers.1.attn", layer: 1 }, { module: ["layer"] });
+  focus.set({ layer: 1, head: 2 });
+  expect(focus.cursor.module).toBe("layers.1.attn");
+  focus.set({ layer: 0, head: 2 });
+  expect(focus.cursor).toEqual({ layer: 0, head: 2 });
+});

@@ -4,6 +4,7 @@ import { rangeOf } from "../src/views/grid";
 import { broadcast, pointAt, pointDims, selecting } from "../src/views/points";
 import { ranked, unravelled } from "../src/views/ranked";
 import { sorted, windowOf } from "../src/views/rows";
+import { handMoved } from "../src/core/hands";
 import { cubeOf } from "./cubes";
 
 test("the largest entries are found without sorting all", () => {
@@ -60,4 +61,13 @@ test("without its first key a pattern's colours fit the rest", () => {
   expect([rest.values[0], rest.values[size], rest.values[1]]).toEqual([NaN, NaN, 0.04]);
   expect([ceiling([panel]), ceiling([rest])]).toEqual([1, 0.05]);
   expect(values[0]).toBe(0.8);
+});
+
+test("what the page moved under a resting pointer was not pointed at", () => {
+  const heard: Record<string, (e: object) => void> = {};
+  const moved = handMoved({ addEventListener: (name: string, run: (e: object) => void) => (heard[name] = run) } as never);
+  const at = (screenX: number) => ({ screenX, screenY: 5 }) as never;
+  expect(moved(at(1))).toBe(true);
+  heard.click(at(1));
+  expect([moved(at(1)), moved(at(2))]).toEqual([false, true]);
 });

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { baseName, followed, indicesAt, patched, same } from "../src/core/rules";
+import { baseName, followed, indicesAt, patched, same, unmet } from "../src/core/rules";
+import { along } from "../src/core/select";
 import { chosen, toggled } from "../src/core/places";
 import type { Cursor, Value } from "../src/core/types";
 import cases from "../../tests/views/focus_cases.json";
@@ -73,4 +74,24 @@ test.each(cases as unknown as Case[])("as in Python: $why", ({ coords, others, c
   for (const [name, [dim, values]] of Object.entries(others ?? {})) here.coords[name] = { dims: [dim], values };
   const found = Object.keys(coords).map((d) => [d, indicesAt(here, d, cursor)?.map((i) => coords[d][i])]);
   expect(Object.fromEntries(found.filter(([, values]) => values))).toEqual(selected);
+});
+
+const pairs = cubeOf({ pair: ["p1 × c1", "p1 × c2", "p2 × c1"], sample_a: ["p1", "p2"], sample_b: ["c1", "c2"] }, {});
+pairs.coords.pair_sample_a = { dims: ["pair"], values: ["p1", "p1", "p2"] };
+pairs.coords.pair_sample_b = { dims: ["pair"], values: ["c1", "c2", "c1"] };
+pairs.coords.pair_task_a = { dims: ["pair"], values: ["prose", "prose", "verse"] };
+
+test("what is asked for and is not there is told", () => {
+  expect(unmet(pairs, "pair", { sample_a: "p2", sample_b: "c2" })).toEqual([["sample_a", ["p2"]], ["sample_b", ["c2"]]]);
+  expect(unmet(pairs, "pair", { sample: "x" })).toEqual([["sample", ["x"]]]);
+  expect(unmet(pairs, "pair", { sample_a: "p1", head: 3 })).toEqual([]);
+  expect(unmet(pairs, "pair", { pair: "p9 × c9", sample_a: "p9" })).toEqual([["pair", ["p9 × c9"]]]);
+});
+
+test("a pair tells both its samples and no task, and gives way to a choice of them", () => {
+  const told = along(pairs, { pair: "p2 × c1" });
+  expect(told.patch).toEqual({ pair: "p2 × c1", sample_a: "p2", sample_b: "c1", sample: ["p2", "c1"] });
+  expect(told.bound).toEqual({ pair: ["sample_a", "sample", "sample_b"], sample_a: ["sample"], sample_b: ["sample"] });
+  expect(along(pairs, { sample_a: "p1", sample_b: "c2" }).patch).toEqual({ pair: null, sample_a: "p1", sample_b: "c2", sample: ["p1", "c2"] });
+  expect(along(pairs, { pair: null }).patch).toEqual({ pair: null, sample_a: null, sample_b: null, sample: null });
 });

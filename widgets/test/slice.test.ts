@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { extent, slice } from "../src/core/slice";
+import { absentAlong, extent, slice } from "../src/core/slice";
 import { rangeOf } from "../src/views/grid";
 import { cubeOf } from "./cubes";
 
@@ -64,4 +64,30 @@ test("the blocks of a head are taken together until one is chosen", () => {
   expect(slice(heads, heads.variables.mass, ["layer"], {})).toMatchObject({ notes: ["mean over 2 blocks"] });
   expect([...slice(heads, heads.variables.mass, ["layer"], {}).values]).toEqual([2]);
   expect([...slice(heads, heads.variables.mass, ["layer"], { block: "O" }).values]).toEqual([3]);
+});
+
+test("what adds up says so: a sum over modules where none is chosen, but over no models", () => {
+  const dots = cubeOf({ model: ["m1", "m2"], module: ["q", "k", "v"], sample_a: ["p"] }, { pair_dot: [["model", "module", "sample_a"], [1, 2, 4, 8, 16, 32]] });
+  dots.coords.module_layer = { dims: ["module"], values: [0, 0, 1] };
+  const at = (cursor: object, reduce?: "mean") => slice(dots, dots.variables.pair_dot, ["sample_a"], cursor as never, reduce);
+  expect(at({}).notes).toEqual(["model m1 (the first of 2)", "module q (the first of 3)"]);
+  dots.variables.pair_dot.words = { reduce: "sum" };
+  expect([at({}).values[0], at({}).notes]).toEqual([7, ["model m1 (the first of 2)", "sum over 3 modules"]]);
+  expect([at({ layer: 0 }).values[0], at({ layer: 0 }).notes[1]]).toEqual([3, "sum over 2 modules"]);
+  expect([at({ module: "v", model: "m2" }).values[0], at({ module: "v" }).notes[1]]).toEqual([32, "module v"]);
+  expect(at({}, "mean").notes[1]).toBe("mean over 3 modules");
+  expect(rangeOf(dots, dots.variables.pair_dot, ["sample_a"], {})).toEqual([7, 56]);
+  expect(rangeOf(dots, dots.variables.pair_dot, ["sample_a"], { module: "v" })).toEqual([1, 32]);
+  expect(at({ layer: 7 }).notes).toContain("layer 7 is not among these");
+  dots.coords.module_block = { dims: ["module"], values: ["Q", "K", "V"] };
+  expect(at({ layer: 0, block: "V" }).notes).toContain("layer 0 × block V is not among these");
+});
+
+test("a sample that is on one axis of a matrix is not missing on the other", () => {
+  const pairs = cubeOf({ sample_a: ["p"], sample_b: ["c"] }, {});
+  const missing = (cursor: object) => absentAlong(pairs, ["sample_a", "sample_b"], cursor as never);
+  expect(missing({ sample: "p" })).toEqual([]);
+  expect(missing({ sample: "x" })).toEqual(["sample x is not among these"]);
+  expect(missing({ sample_a: "x", sample: "c" })).toEqual(["sample a x is not among these"]);
+  expect(missing({ sample_a: "x", sample_b: "c" })).toEqual(["sample a x is not among these"]);
 });

@@ -1,6 +1,7 @@
 // Controls that many views have in their header: the variable, the sample.
 import { h, iconButton, KEEP_KEYS, picker } from "./dom";
-import { indicesAt } from "./rules";
+import { indicesAt, unmet } from "./rules";
+import { along } from "./select";
 import { labels } from "./cube";
 import type { Stage } from "./stage";
 
@@ -18,31 +19,37 @@ export function variableChoice(stage: Stage): { show(): void } {
 /** More samples than this do not fit a drop-down. */
 const LISTED = 400;
 
-/** Buttons and a list to walk through the samples of the Cube. */
-export function sampleChoice(stage: Stage, dim = "sample"): { seen(): number; preview(): boolean; show(): void } {
+/** Buttons and a list to walk through the samples of the Cube, or whatever else is one text a row. */
+export function sampleChoice(stage: Stage, dim = "sample"): { seen(): number; preview(): boolean; show(missing?: boolean): void } {
   const { cube, focus } = stage;
   const samples = cube.dims[dim] ? labels(cube, dim) : [];
   const at = () => indicesAt(cube, dim, stage.cursor())?.[0] ?? 0;
-  const step = (by: number) => focus.set({ [dim]: samples[Math.max(0, Math.min(samples.length - 1, at() + by))] });
+  const go = (i: number) => {
+    const { patch, bound } = along(cube, { [dim]: samples[i] });
+    focus.set(patch, bound);
+  };
+  const step = (by: number) => go(Math.max(0, Math.min(samples.length - 1, at() + by)));
   const find = (text: string) => {
     const i = samples.map(String).indexOf(text);
-    if (i >= 0) focus.set({ [dim]: samples[i] });
-    else stage.say(`There is no sample ${text}`);
+    if (i >= 0) go(i);
+    else stage.say(`There is no ${dim} ${text}`);
   };
-  const back = iconButton("previous", "previous sample", () => step(-1));
-  const forth = iconButton("next", "next sample", () => step(1));
-  const list = picker("sample", find);
-  const typed = h("input", { ...KEEP_KEYS, class: "ts-pick ts-typed", "aria-label": "sample", title: "sample: type its id", onchange: () => find(typed.value) });
+  const back = iconButton("previous", `previous ${dim}`, () => step(-1));
+  const forth = iconButton("next", `next ${dim}`, () => step(1));
+  const list = picker(dim, find);
+  const typed = h("input", { ...KEEP_KEYS, class: "ts-pick ts-typed", "aria-label": dim, title: `${dim}: type its id`, onchange: () => find(typed.value) });
   if (samples.length > 1) stage.tools.append(back, samples.length <= LISTED ? list.element : typed, forth);
   // a row of a table that the pointer is on shows its sample at once
   const hovered = () => (dim in focus.hover ? (indicesAt(cube, dim, focus.hover)?.[0] ?? null) : null);
   return {
     seen: () => hovered() ?? at(),
-    preview: () => hovered() !== null && hovered() !== at(),
-    show() {
+    // a sample that is not here leaves the first in its place, another row (a pair) leaves none
+    preview: () => hovered() !== null && (hovered() !== at() || (dim !== "sample" && unmet(cube, dim, stage.cursor()).length > 0)),
+    show(missing = false) {
       const i = at();
-      if (samples.length <= LISTED) list.show(samples.map((s) => ({ value: String(s), text: String(s) })), String(samples[i]));
-      else if (document.activeElement !== typed) typed.value = String(samples[i]);
+      const shown = missing ? "" : String(samples[i]);
+      if (samples.length <= LISTED) list.show(samples.map((s) => ({ value: String(s), text: String(s) })), shown);
+      else if (document.activeElement !== typed) typed.value = shown;
       back.disabled = i === 0;
       forth.disabled = i === samples.length - 1;
     },

@@ -70,7 +70,8 @@ export function luminance([r, g, b]: Rgb): number {
   return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
 }
 
-export const inkOn = (rgb: Rgb): string => (luminance(rgb) > 0.22 ? "#14171c" : "#ffffff");
+/** Black or white, whichever is told apart better: never less than 4.5 to 1, which no softer black reaches on every colour. */
+export const inkOn = (rgb: Rgb): string => (luminance(rgb) > 0.179 ? "#000000" : "#ffffff");
 
 /** CSS gradient of a scale, for its legend. */
 export function gradient(scale: ColourScale, stops = 17): string {

@@ -54,12 +54,12 @@ export class Focus {
 
   /**
    * Change the selection. `bound` says which selections were made on behalf of which others: where `source` was selected for
-   * its `layer`, selecting another `layer` takes it away.
+   * its `layer`, selecting another `layer` takes it away, and a head of the same layer does not.
    */
   set(change: Patch, bound: Record<string, string[]> = {}, places?: Place[]): void {
     const patch = { ...change };
     for (const [dim, bases] of Object.entries(this.bound)) {
-      if (!(dim in change) && dim in this.cursor && bases.some((b) => b in change)) patch[dim] = null;
+      if (!(dim in change) && dim in this.cursor && bases.some((b) => b in change && !same(change[b], this.cursor[b]))) patch[dim] = null;
     }
     const next = patched(this.cursor, patch);
     const untouched = this.listed.length && !Object.keys(this.listed[0]).some((d) => d in change) ? this.listed : [];

@@ -75,3 +75,14 @@ export function stepped(from: number | null, key: string, count: number, back = 
   if (!count) return null;
   return from === null ? 0 : Math.max(0, Math.min(count - 1, from + to[key]));
 }
+
+/**
+ * Whether a pointer event came of a hand: a click may make the page longer above, and what then lies under the pointer was
+ * not pointed at.
+ */
+export function handMoved(element: HTMLElement): (e: PointerEvent) => boolean {
+  let last: [number, number] = [NaN, NaN];
+  for (const name of ["pointermove", "pointerdown", "click"] as const) element.addEventListener(name, (e) => (last = [e.screenX, e.screenY]));
+  // a click has whole pixels, a pointer may have parts of them
+  return (e) => !(Math.abs(e.screenX - last[0]) < 1 && Math.abs(e.screenY - last[1]) < 1);
+}

@@ -2,7 +2,7 @@
 import type { Cube, Variable } from "./cube";
 import { withUnits } from "./legend";
 import { numberText } from "./scale";
-import { absent, extent, extentOf, pick, pooledDims, type Reduce, slice } from "./slice";
+import { absentAlong, extent, extentOf, pick, pooledDims, type Reduce, reduction, slice } from "./slice";
 import type { Cursor } from "./types";
 
 export interface Companions {
@@ -30,6 +30,7 @@ export interface Reading {
   residual?: Float64Array;
   p?: Float64Array;
   q?: Float64Array;
+  significant?: Float64Array;
   notes: string[];
   /** Zero means "none": the values lie on both sides of it, or their intervals do. */
   signed: boolean;
@@ -52,7 +53,7 @@ export interface Asked {
   pool?: string[];
 }
 
-export function measure(variable: Variable, axes: string[], { cube, companions, cursor, minus = null, reduce = "mean", pool = [], pin = {} }: Asked): Reading {
+export function measure(variable: Variable, axes: string[], { cube, companions, cursor, minus = null, reduce, pool = [], pin = {} }: Asked): Reading {
   const take = (name?: string) => {
     const found = cube.variables[name ?? ""];
     // the mean of intervals is not the interval of the mean, nor is their difference that of the difference
@@ -62,7 +63,7 @@ export function measure(variable: Variable, axes: string[], { cube, companions, 
   const here = slice(cube, variable, axes, cursor, reduce, pool);
   const values = minus ? differences(here.values, slice(cube, variable, axes, minus, reduce, pool).values) : here.values;
   // what a comparison holds fast is in the name of each of its pictures
-  const held = Object.keys(pin).flatMap((d) => (variable.dims.includes(d) ? [pick(cube, d, cursor, reduce).note] : []));
+  const held = Object.keys(pin).flatMap((d) => (variable.dims.includes(d) ? [pick(cube, d, cursor, reduction(variable, reduce)).note] : []));
   const [low, high, reference] = [take(companions.low), take(companions.high), take(companions.null)];
   const [significant, converged] = [take(companions.significant), take(companions.converged)];
   const below = companions.null ? undefined : (cube.variables[companions.low ?? ""]?.values as ArrayLike<number> | undefined);
@@ -78,8 +79,8 @@ export function measure(variable: Variable, axes: string[], { cube, companions, 
     return low[i] <= none && none <= high[i] ? "undecided" : "plain";
   };
   return {
-    variable, axes, shape: here.shape, values, low, high, reference, residual: take(companions.residual), p: take(companions.p), q: take(companions.q),
-    notes: [...here.notes.filter((note) => !held.includes(note)), ...axes.flatMap((a) => absent(cube, a, cursor))], signed, difference: minus !== null, qualified: Boolean(low ?? significant ?? converged), status,
+    variable, axes, shape: here.shape, values, low, high, reference, residual: take(companions.residual), p: take(companions.p), q: take(companions.q), significant,
+    notes: [...here.notes.filter((note) => !held.includes(note)), ...absentAlong(cube, axes, cursor)], signed, difference: minus !== null, qualified: Boolean(low ?? significant ?? converged), status,
   };
 }
 
@@ -109,7 +110,8 @@ export function describe(reading: Reading, i: number, name = reading.variable.lo
   if (low && high) lines.push(Number.isNaN(low[i]) ? "no interval" : `${variable.words.interval ?? "interval"}: ${numberText(low[i])} to ${numberText(high[i])}`);
   if (residual) lines.push(`residual ${numberText(residual[i])}`);
   if (reference) lines.push(`${variable.words.null ? `null, ${variable.words.null}:` : "null"} ${numberText(reference[i])}`);
-  if (q ?? p) lines.push(`${q ? "q" : "p"} ${numberText((q ?? p)![i], 2)}`);
+  const tested = [["q", q], ["p", p]].flatMap(([letter, v]) => (v ? [`${letter as string} ${numberText((v as Float64Array)[i], 2)}`] : []));
+  if (tested.length) lines.push(tested.join(" · "));
   if (words && reading.status(i) !== "none") lines.push(words);
   return lines;
 }

@@ -1,4 +1,4 @@
-// How a dimension follows the Focus. The same rules as tensorscope_nb/views/focus.py.
+// How a dimension follows the Focus. The same rules as tensorscope_nb/views/rules.py.
 import { type Cube, labels } from "./cube";
 import type { Cursor, Patch, Selection, Value } from "./types";
 
@@ -56,22 +56,63 @@ export function indicesAt(cube: Cube, dim: string, cursor: Cursor): number[] | n
 
 /** `module` has no `module` in the Focus, but its coordinate module_layer follows `layer`. */
 function byCoordinate(cube: Cube, dim: string, cursor: Cursor): number[] | null {
-  let kept: number[] | null = null;
-  for (const [name, coordinate] of Object.entries(cube.coords)) {
-    if (name === dim || coordinate.dims.length !== 1 || coordinate.dims[0] !== dim) continue;
-    const key = [name, baseName(stripped(name, dim))].find((k) => k !== null && k in cursor);
-    if (!key) continue;
-    const wanted = asList(cursor[key]);
-    const matches: number[] = coordinate.values.flatMap((v, i) => (wanted.includes(v) ? [i] : []));
-    kept = kept ? kept.filter((i) => matches.includes(i)) : matches;
-  }
-  return kept && kept.length ? kept : null;
+  const asked = askedByCoordinate(cube, dim, cursor);
+  if (!asked.length) return null;
+  const kept = asked.map(({ sides, wanted }) => new Set(sides.flatMap((side) => side.flatMap((v, i) => (wanted.includes(v) ? [i] : [])))));
+  const found = labels(cube, dim).flatMap((_, i) => (kept.every((k) => k.has(i)) ? [i] : []));
+  return found.length ? found : null;
 }
 
-/** module_layer on `module` is about its layer, not about `module`: take the owner's name off first. */
-export function stripped(name: string, dim: string): string {
-  return name.startsWith(`${dim}_`) ? `_${name.slice(dim.length + 1)}` : name;
+interface Asked {
+  /** The name in the Focus. */
+  name: string;
+  wanted: Value[];
+  /** The coordinates that may have it, one by one. */
+  sides: Value[][];
 }
+
+/**
+ * What the Focus asks of a dimension by its coordinates, each by the first of its names that is selected. Those that are
+ * left with a base alone (`sample` for pair_sample_a and pair_sample_b) are sides of one thing: it may be on either. Where one
+ * side is asked for by its own name, the base says no more.
+ */
+function askedByCoordinate(cube: Cube, dim: string, cursor: Cursor): Asked[] {
+  const found = new Map<string, Asked>();
+  const settled = new Set<string | null>();
+  const others: [string, Value[]][] = [];
+  for (const [name, coordinate] of Object.entries(cube.coords)) {
+    if (name === dim || coordinate.dims.length !== 1 || coordinate.dims[0] !== dim) continue;
+    const own = ownName(name, dim);
+    const key = [name, own].find((k) => k in cursor);
+    const base = baseName(own);
+    if (key) {
+      found.set(name, { name: key, wanted: asList(cursor[key]), sides: [coordinate.values] });
+      settled.add(base);
+    } else if (base && base in cursor) others.push([base, coordinate.values]);
+  }
+  for (const [base, values] of others) {
+    if (settled.has(base)) continue;
+    const asked = found.get(base);
+    if (asked) asked.sides.push(values);
+    else found.set(base, { name: base, wanted: asList(cursor[base]), sides: [values] });
+  }
+  return [...found.values()];
+}
+
+/** The selections that a dimension would follow and has not, by the name in the Focus; empty where it follows, or nothing is asked. */
+export function unmet(cube: Cube, dim: string, cursor: Cursor): [string, Value[]][] {
+  if (indicesAt(cube, dim, cursor)) return [];
+  const name = followed(dim).find((n) => n in cursor);
+  return name ? [[name, asList(cursor[name])]] : askedByCoordinate(cube, dim, cursor).map((a) => [a.name, a.wanted]);
+}
+
+/** module_layer on `module` is about a layer, pair_sample_a on `pair` about sample_a: the owner's name comes off. */
+export function ownName(name: string, dim: string): string {
+  return name.startsWith(`${dim}_`) ? name.slice(dim.length + 1) : name;
+}
+
+/** Whether a name is a place that the Focus may select: `layer`, or a variant of one such as `sample_a`. */
+export const isPlace = (name: string): boolean => BASES.includes(name) || baseName(name) !== null;
 
 /** Apply a change; null clears. */
 export function patched(cursor: Cursor, patch: Patch): Cursor {

@@ -1,7 +1,7 @@
 // Slicing a variable at the Focus: some dimensions stay as axes, the rest are picked or reduced, and it says so.
 import { type Cube, type Variable, labels } from "./cube";
-import { asList, baseName, followed, indicesAt } from "./rules";
-import type { Cursor } from "./types";
+import { baseName, indicesAt, unmet } from "./rules";
+import type { Cursor, Value } from "./types";
 
 export type Reduce = "mean" | "max" | "min" | "sum" | "first";
 
@@ -15,7 +15,16 @@ export interface Slice {
 const LATEST = new Set(["checkpoint", "step"]);
 const POOLED = new Set(["sample", "replicate", "block", "position", "query", "key"]);
 
+/** Parts of a model. What adds up says how it is reduced, and then is over these too; no variable adds up over models or tasks. */
+const PARTS = new Set(["module", "layer", "head", "neuron", "channel", "component", "parameter"]);
+
 export const pooled = (dim: string): boolean => POOLED.has(dim) || POOLED.has(baseName(dim) ?? "");
+
+/** How a variable is reduced where nobody asks for another way: as it says itself, else by its mean. */
+export const reduction = (variable: Variable, asked?: Reduce): Reduce => asked ?? variable.words.reduce ?? "mean";
+
+const isPart = (dim: string): boolean => PARTS.has(dim) || PARTS.has(baseName(dim) ?? "");
+const poolOf = (variable: Variable, pool: string[]): string[] => (variable.words.reduce ? [...pool, ...variable.dims.filter(isPart)] : pool);
 
 /** Which indices of a dimension that is not an axis are taken, and the words for it. */
 export function pick(cube: Cube, dim: string, cursor: Cursor, reduce: Reduce, pool: string[] = []): { indices: number[]; note: string } {
@@ -34,9 +43,25 @@ export function pick(cube: Cube, dim: string, cursor: Cursor, reduce: Reduce, po
 
 /** Words for a selection that this Cube does not hold. */
 export function absent(cube: Cube, dim: string, cursor: Cursor): string[] {
-  const name = followed(dim).find((n) => n in cursor);
-  return name && !indicesAt(cube, dim, cursor) ? [`${dim} ${asList(cursor[name]).join(", ")} is not among these`] : [];
+  return missing(unmet(cube, dim, cursor));
 }
+
+/** The same for the axes of a picture: a sample that is one of the columns is not missing among the rows. */
+export function absentAlong(cube: Cube, axes: string[], cursor: Cursor): string[] {
+  const told = new Set<string>();
+  return axes.flatMap((axis) => missing(unmet(cube, axis, cursor).filter(([name]) => {
+    const twins = name === baseName(axis) ? axes.filter((a) => baseName(a) === name) : [];
+    if (told.has(name) || twins.some((a) => indicesAt(cube, a, cursor))) return false;
+    told.add(name);
+    return true;
+  })));
+}
+
+/** What is asked for together is missing together: each of two samples may be there, and their pair not. */
+const missing = (asked: [string, Value[]][]): string[] => {
+  const named = asked.map(([name, wanted]) => `${name.replaceAll("_", " ")} ${wanted.join(", ")}`);
+  return named.length ? [`${named.join(" × ")} is not among these`] : [];
+};
 
 export function strides(shape: number[]): number[] {
   const out = new Array<number>(shape.length).fill(1);
@@ -46,7 +71,8 @@ export function strides(shape: number[]): number[] {
 
 /** Dimensions of a variable over which a slice on `axes` pools: neither axes nor down to one place at the Focus. */
 export function pooledDims(cube: Cube, variable: Variable, axes: string[], cursor: Cursor, pool: string[] = []): string[] {
-  return variable.dims.filter((d) => !axes.includes(d) && (pooled(d) || pool.includes(d)) && cube.dims[d] > 1 && indicesAt(cube, d, cursor)?.length !== 1);
+  const over = poolOf(variable, pool);
+  return variable.dims.filter((d) => !axes.includes(d) && (pooled(d) || over.includes(d)) && cube.dims[d] > 1 && indicesAt(cube, d, cursor)?.length !== 1);
 }
 
 /** Words where everyone looks at a checkpoint and these values have none. */
@@ -66,12 +92,14 @@ const KEPT = 4;
  * `variable` on `axes` (all of its own dimensions), everything else taken at `cursor`. NaN values are left out of a reduction.
  * The values are shared: copy them before changing them.
  */
-export function slice(cube: Cube, variable: Variable, axes: string[], cursor: Cursor, reduce: Reduce = "mean", pool: string[] = []): Slice {
+export function slice(cube: Cube, variable: Variable, axes: string[], cursor: Cursor, asked?: Reduce, pool: string[] = []): Slice {
+  const reduce = reduction(variable, asked);
+  const over = poolOf(variable, pool);
   const taken = new Map<number, number[]>();
   const notes: string[] = [];
   variable.dims.forEach((dim, d) => {
     if (axes.includes(dim)) return;
-    const { indices, note } = pick(cube, dim, cursor, reduce, pool);
+    const { indices, note } = pick(cube, dim, cursor, reduce, over);
     taken.set(d, indices);
     notes.push(note, ...absent(cube, dim, cursor));
   });

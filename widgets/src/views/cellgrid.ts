@@ -12,7 +12,8 @@ import { choice } from "../core/select";
 import { extent, slice } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
 import { cellAt, type GridShape, gridShape, rangeOf } from "./grid";
-import { gridPlot, outlines } from "./grid-plot";
+import { gridPlot, outlines, SMALL } from "./grid-plot";
+import { aboutLine, tokenLines } from "./matrix-words";
 
 type Place = [number, number];
 
@@ -42,7 +43,15 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
     sentence(`${noun(rowDim)} ${rows[place[0]]} · ${noun(columnDim)} ${columns[place[1]]}`),
     ...describe(reading, indexOf(place)),
     ...ringing().filter((m) => marked(m)[indexOf(place)]).map(markWords),
+    ...tokenLines(cube, axes, options.cells ?? [], place),
+    ...axes.map((d, i) => aboutLine(cube, d, options.about?.[d] ?? [], place[i])).filter(Boolean),
   ];
+  /** In a matrix few cells stand out: those that are significant are marked, not the many that are not. */
+  const ringed = (): { values: ArrayLike<number>; text: string }[] => {
+    const flags = ringing().map((m) => ({ values: marked(m), text: markWords(m) }));
+    const significant = cube.variables[options.companions?.[reading.variable.name]?.significant ?? ""];
+    return heads || !reading.significant ? flags : [{ values: reading.significant, text: markWords(significant) }, ...flags];
+  };
   hands<Place>(stage, {
     element: canvas.element,
     at: (x, y) => cellAt(shape, x, y),
@@ -57,7 +66,8 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
       const up = stepped(from?.[0] ?? null, name, rows.length, shape.upward ? "ArrowDown" : "ArrowUp", shape.upward ? "ArrowUp" : "ArrowDown");
       const right = stepped(from?.[1] ?? null, name, columns.length);
       if (up === undefined && right === undefined) return undefined;
-      if (!from) return [0, 0];
+      // where one of the two is selected the keyboard starts there
+      if (!from) return [indicesAt(cube, rowDim, focus.cursor)?.[0] ?? 0, indicesAt(cube, columnDim, focus.cursor)?.[0] ?? 0];
       return name === "Home" ? [from[0], 0] : name === "End" ? [from[0], columns.length - 1] : [up ?? from[0], right ?? from[1]];
     },
     dims: () => axes,
@@ -76,13 +86,14 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
       setText(stage.subtitle, [...(reading.notes.length ? reading.notes : [size]), ...none].join(" · "));
       variables.show();
       canvas.element.setAttribute("aria-label", `${variable.longName}, ${rows.length} ${noun(rowDim)}s by ${columns.length} ${noun(columnDim)}s; arrows move, Shift adds, Escape clears`);
-      const rings = ringing().map(marked);
-      const keys: Mark[] = [...ringing().filter((_, i) => rings[i].some(Boolean)).map((m): Mark => ({ look: "ring", text: markWords(m) })), ...statusMarks(reading, { unconverged: "hatched" })];
+      const rings = ringed();
+      const shown: Reading = heads ? reading : { ...reading, status: (i) => (reading.status(i) === "insignificant" ? "plain" : reading.status(i)) };
+      const keys: Mark[] = [...rings.filter(({ values }) => Array.prototype.some.call(values, Boolean)).map(({ text }): Mark => ({ look: Math.min(shape.cell, shape.line) < SMALL ? "dot" : "ring", text })), ...statusMarks(shown, { unconverged: "hatched" })];
       const words = withUnits(reading.difference ? `difference in ${variable.longName}` : variable.longName, variable.units);
       showLegend(key, scale, words, keys, shape.left, Math.max(60, Math.min(190, stage.width() - shape.left - 20)), commonNull(reading));
       const c = canvas.begin(shape.width, shape.height);
       if (!c) return;
-      gridPlot(c, { shape, reading, scale, theme: stage.theme, rowLabels, columnLabels, rows: noun(rowDim), columns: noun(columnDim), rings });
+      gridPlot(c, { shape, reading: shown, scale, theme: stage.theme, rowLabels, columnLabels, rows: noun(rowDim), columns: noun(columnDim), rings: rings.map((r) => r.values) });
       const { ink, paper } = stage.theme;
       const [overRows, overColumns] = axes.map((d) => indicesAt(cube, d, focus.hover));
       if (overRows || overColumns) outlines(c, shape, overRows ?? [...rows.keys()], overColumns ?? [...columns.keys()], ink, "transparent", 1);

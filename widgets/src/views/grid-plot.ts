@@ -5,12 +5,12 @@ import { type ColourScale, css, inkOn, pixels } from "../core/colour";
 import type { Reading, Status } from "../core/measure";
 import { cellText } from "../core/scale";
 import type { Theme } from "../core/theme";
-import { type GridShape, runs } from "./grid";
+import { type GridShape, LETTER, runs } from "./grid";
 
 type Context = CanvasRenderingContext2D;
 
-/** Cells smaller than this are painted as one image, and bear no hatching. */
-const SMALL = 8;
+/** Cells smaller than this are painted as one image, and bear no hatching, and dots for rings. */
+export const SMALL = 8;
 
 export interface GridPlot {
   shape: GridShape;
@@ -37,7 +37,7 @@ export function gridPlot(c: Context, p: GridPlot): void {
 
 const painted = new WeakMap<Float64Array, { key: string; pixels: Uint32Array }>();
 
-function image(c: Context, { shape, reading, scale, theme }: GridPlot): void {
+function image(c: Context, { shape, reading, scale, theme, rings }: GridPlot): void {
   const { left, top, cell, line, rows, columns, upward } = shape;
   const box = { x: left, y: top, w: columns * cell, h: rows * line };
   c.fillStyle = theme.rule;
@@ -55,6 +55,15 @@ function image(c: Context, { shape, reading, scale, theme }: GridPlot): void {
     painted.set(reading.values, known);
   }
   paint(c, known.pixels, columns, box);
+  // no room for a ring: a dot
+  const size = Math.max(1, Math.min(3, Math.floor(Math.min(cell, line) / 2)));
+  for (let i = 0; i < rows * columns; i++) {
+    const rgb = rings.some((r) => r[i]) ? scale.rgb(reading.values[i]) : null;
+    if (!rgb) continue;
+    const b = boxAt(shape, Math.floor(i / columns), i % columns);
+    c.fillStyle = inkOn(rgb);
+    c.fillRect(Math.round(b.x + (b.w - size) / 2), Math.round(b.y + (b.h - size) / 2), size, size);
+  }
 }
 
 function cells(c: Context, { shape, reading, scale, theme, rings }: GridPlot): void {
@@ -85,7 +94,9 @@ function cells(c: Context, { shape, reading, scale, theme, rings }: GridPlot): v
         const radius = Math.min(3.2, shape.cell / 5, shape.line / 5);
         c.lineWidth = 1.4;
         c.beginPath();
-        c.arc(b.x + b.w - radius - 4, b.y + radius + 4, radius, 0, 7);
+        // clear of the outline of a chosen cell
+        const inset = Math.min(6, shape.cell / 8, shape.line / 8) + radius;
+        c.arc(b.x + b.w - inset, b.y + inset, radius, 0, 7);
         c.stroke();
       }
     }
@@ -126,12 +137,12 @@ function labels(c: Context, { shape, theme, rowLabels, columnLabels, rows, colum
   const everyRow = Math.ceil(14 / shape.line);
   for (let row = 0; row < shape.rows; row += everyRow) {
     const b = boxAt(shape, row, 0);
-    c.fillText(clipped(c, rowLabels[row], shape.left - 22), shape.left - 6, b.y + b.h / 2 + 0.5);
+    c.fillText(clipped(c, rowLabels[row], shape.left - 22), shape.left - 6, Math.max(6, b.y + b.h / 2 + 0.5));
   }
   const bottom = shape.top + shape.rows * shape.line;
   const room = shape.height - bottom - 24;
   const most = columnLabels.reduce((w, l) => Math.max(w, l.length), 1);
-  const everyColumn = Math.ceil((shape.steep ? 13 : Math.max(14, most * 6.5 + 6)) / shape.cell);
+  const everyColumn = Math.ceil((shape.steep ? 13 : Math.max(14, Math.min(16, most) * LETTER + 6)) / shape.cell);
   for (let column = 0; column < shape.columns; column += everyColumn) {
     const b = boxAt(shape, 0, column);
     c.save();

@@ -26,7 +26,7 @@ export interface Looks {
   square: boolean;
 }
 
-const LETTER = 6.2;
+export const LETTER = 6.2;
 
 export function gridShape(width: number, rows: number, columns: number, looks?: Partial<Looks>): GridShape {
   const longest = (labels: string[] = []) => Math.min(16, labels.reduce((most, l) => Math.max(most, [...l].length), 1)) * LETTER;
@@ -39,7 +39,7 @@ export function gridShape(width: number, rows: number, columns: number, looks?: 
   const line = Math.min(tallest, rows * tallest > 560 ? (560 / rows >= 2 ? Math.floor(560 / rows) : 560 / rows) : tallest);
   const least = Math.min(cell, line);
   const gap = least >= 16 ? 2 : least >= 8 ? 1 : 0;
-  const steep = longest(looks?.columnLabels) > Math.max(cell, 20) && longest(looks?.columnLabels) > 3 * LETTER;
+  const steep = longest(looks?.columnLabels) + 6 > Math.max(cell, 20) && longest(looks?.columnLabels) > 3 * LETTER;
   const bottom = steep ? Math.ceil(longest(looks?.columnLabels)) + 26 : 34;
   return {
     left, top, cell, line, gap, rows, columns, steep, upward: looks?.upward ?? true,
@@ -59,7 +59,7 @@ export function cellAt(shape: GridShape, x: number, y: number): [number, number]
  * The range is that of the whole variable, so that colours stay comparable while the checkpoint moves. Where samples are
  * pooled it is that of the pooled values: single samples reach much further.
  */
-export function rangeOf(cube: Cube, variable: Variable, axes: string[], cursor: Cursor, reduce: Reduce = "mean"): [number, number] {
+export function rangeOf(cube: Cube, variable: Variable, axes: string[], cursor: Cursor, reduce?: Reduce): [number, number] {
   if (variable.bounds) return within(variable.bounds, extentOf(variable));
   const reduced = pooledDims(cube, variable, axes, cursor);
   if (!reduced.length) return extentOf(variable);

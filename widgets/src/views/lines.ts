@@ -13,7 +13,7 @@ export interface Line {
 }
 
 /** One line for each combination of the other dimensions; pooled dimensions are sliced at the Focus or reduced. */
-export function linesOf(cube: Cube, variable: Variable, x: string, cursor: Cursor, reduce: Reduce, companions: { low?: string; high?: string }): { lines: Line[]; notes: string[] } {
+export function linesOf(cube: Cube, variable: Variable, x: string, cursor: Cursor, reduce: Reduce | undefined, companions: { low?: string; high?: string }): { lines: Line[]; notes: string[] } {
   const across = variable.dims.filter((d) => d !== x && !pooled(d));
   const axes = [...across, x];
   const read = (name?: string) => {

@@ -9,7 +9,7 @@ import { numberText } from "../core/scale";
 import { about, along, choice } from "../core/select";
 import { extent, pooled } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
-import { stepped } from "../core/hands";
+import { handMoved, stepped } from "../core/hands";
 import { type Order, ranked, unravelled } from "./ranked";
 
 const ORDERS = [
@@ -50,7 +50,9 @@ export const ranking: Kind = (stage: Stage) => {
   };
   const rowOf = (e: Event): number => Number((e.target as HTMLElement).closest<HTMLElement>("[data-row]")?.dataset.row ?? -1);
 
+  const moved = handMoved(table);
   table.addEventListener("pointerover", (e) => {
+    if (!moved(e)) return;
     const row = rowOf(e);
     focus.point(row >= 0 ? about(cube, placeOf(row)) : {});
     const at = (e.target as HTMLElement).closest("tr")?.getBoundingClientRect();

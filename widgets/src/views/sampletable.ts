@@ -2,14 +2,16 @@
 import { colourScale, css } from "../core/colour";
 import { labels, type Variable } from "../core/cube";
 import { become, fill, h, KEEP_KEYS, setText, shortened, visibleToken } from "../core/dom";
-import { stepped } from "../core/hands";
+import { handMoved, stepped } from "../core/hands";
 import { sentence, withUnits } from "../core/legend";
 import { toggled } from "../core/places";
 import { asList, indicesAt } from "../core/rules";
 import { numberText } from "../core/scale";
+import { about, along } from "../core/select";
 import { extent } from "../core/slice";
 import type { Reading } from "../core/measure";
 import type { Kind, Stage } from "../core/stage";
+import type { Patch } from "../core/types";
 import { sorted, type Sorting, windowOf } from "./rows";
 
 const LINE = 25;
@@ -53,9 +55,14 @@ export const sampleTable: Kind = (stage: Stage) => {
   };
   const rankOf = (row: number): number => (where ??= new Map(order.map((r, i) => [r, i]))).get(row)!;
   const words = (row: number) => `${dim} ${ids[row]}, ${columns.slice(1).map((c) => `${c.title} ${c.text ? c.text(row) : textOf(c, c.reading!.values[row])}`).join(", ")}`;
+  /** A row by itself, or a pair with its samples. */
+  const choose = (chosen: Patch) => {
+    const { patch, bound } = along(cube, chosen);
+    focus.set(patch, bound);
+  };
   const pick = (row: number, add: boolean) => {
     current = row;
-    focus.set(add ? toggled(focus.cursor, [], { [dim]: ids[row] }).patch : { [dim]: ids[row] });
+    choose(add ? toggled(focus.cursor, [], { [dim]: ids[row] }).patch : { [dim]: ids[row] });
     reveal(rankOf(row));
     stage.say(`Row ${rankOf(row) + 1} of ${ids.length}: ${words(row)}`);
   };
@@ -74,13 +81,15 @@ export const sampleTable: Kind = (stage: Stage) => {
     const from = current;
     if (e.shiftKey && from !== null) {
       const [a, b] = [rankOf(from), rankOf(row)].sort((x, y) => x - y);
-      focus.set({ [dim]: order.slice(a, Math.min(b, a + 999) + 1).map((r) => ids[r]) });
+      choose({ [dim]: order.slice(a, Math.min(b, a + 999) + 1).map((r) => ids[r]) });
       stage.say(`${b - a + 1} rows selected`);
     } else pick(row, e.ctrlKey || e.metaKey);
   });
+  const moved = handMoved(body);
   body.addEventListener("pointerover", (e) => {
+    if (!moved(e)) return;
     const row = rowOf(e);
-    focus.point(row < 0 ? {} : { [dim]: ids[row] });
+    focus.point(row < 0 ? {} : about(cube, { [dim]: ids[row] }));
   });
   body.addEventListener("pointerleave", () => focus.point({}));
   table.addEventListener("keydown", (e) => {
@@ -90,7 +99,7 @@ export const sampleTable: Kind = (stage: Stage) => {
     const to = e.key === "Enter" || e.key === " " ? (row === null ? 0 : rankOf(row)) : stepped(row === null ? null : rankOf(row), e.key, ids.length, "ArrowUp", "ArrowDown");
     if (e.key === "Escape") {
       current = null;
-      focus.set({ [dim]: null });
+      choose({ [dim]: null });
       stage.say("No row selected");
     } else if (to === undefined) return;
     else if (to !== null) pick(order[to], e.shiftKey);
@@ -177,10 +186,12 @@ export const sampleTable: Kind = (stage: Stage) => {
       setText(stage.subtitle, [count, ...(selected ? [`${selected.length} selected`] : []), ...places].join(" · "));
       table.setAttribute("aria-label", `${count}; up and down move, Shift adds, Escape clears`);
       rows();
-      const wanted = JSON.stringify(focus.cursor[dim] ?? null);
+      // also a pair that was chosen by its samples, but no group of rows that merely share a task
+      const own = selected?.length === 1 ? ids[selected[0]] : focus.cursor[dim];
+      const wanted = JSON.stringify(own ?? null);
       if (wanted !== asked) {
         asked = wanted;
-        if (selected && asList(focus.cursor[dim] ?? []).length) reveal(rankOf(selected[0]));
+        if (selected && own !== undefined && asList(own).length) reveal(rankOf(selected[0]));
       }
     },
   };

@@ -1,17 +1,18 @@
-// TokenStrip: the tokens of one sample, coloured by a value each.
+// TokenStrip: the tokens of one sample, or of one text of a pair of samples, coloured by a value each.
 import { variableChoice, sampleChoice } from "../core/choose";
 import { colourScale, css, inkOn } from "../core/colour";
-import { labels } from "../core/cube";
+import { labels, type Variable } from "../core/cube";
 import { h, KEEP_KEYS, setText, shortened, tokenParts, visibleToken } from "../core/dom";
 import { stepped } from "../core/hands";
 import { showLegend, sentence, statusMarks, withUnits } from "../core/legend";
 import { describe, type Reading } from "../core/measure";
-import { indicesAt } from "../core/rules";
+import { along, about } from "../core/select";
 import { extent } from "../core/slice";
 import { tokensOf } from "../core/tokens";
 import type { Cursor } from "../core/types";
 import type { Kind, Stage } from "../core/stage";
 import { rangeOf } from "./grid";
+import { missingWords, placesAlong, type RowOptions, rowWords, textOf } from "./pair-words";
 
 /** More tokens or letters than this are not drawn. */
 const TOKENS = 4000;
@@ -20,23 +21,30 @@ const LETTERS = 120;
 export const tokenStrip: Kind = (stage: Stage) => {
   const { cube, focus, options } = stage;
   const variables = variableChoice(stage);
-  const samples = sampleChoice(stage);
-  const hasSample = "sample" in cube.dims;
+  const as: RowOptions = { ...(options as RowOptions), rows: options.rows ?? "sample" };
+  const dim: string = options.along ?? "position";
+  const samples = sampleChoice(stage, as.rows);
+  const hasRows = as.rows in cube.dims;
+  const ids = hasRows ? labels(cube, as.rows) : [];
   const strip = h("div", { ...KEEP_KEYS, class: "ts-strip ts-coloured", tabindex: 0, role: "application" });
+  const nothing = h("div", { class: "ts-sub ts-nothing", hidden: true });
   const key = h("div");
-  stage.body.append(strip, key);
-  const positions = labels(cube, "position");
+  stage.body.append(nothing, strip, key);
+  const positions = labels(cube, dim);
   let reading: Reading;
   let tokens: string[] = [];
   let built = "";
-  const place = (i: number): Cursor => ({ position: positions[i], ...(hasSample ? { sample: labels(cube, "sample")[samples.seen()] } : {}) });
+  const row = (): Cursor => (hasRows ? { [as.rows]: ids[samples.seen()] } : {});
+  const place = (i: number): Cursor => ({ ...about(cube, row()), [dim]: positions[i] });
   const words = (i: number) => [`${shortened(visibleToken(tokens[i] ?? ""), 40)} · position ${positions[i]}`, ...describe(reading, i)];
   const index = (e: Event): number | null => {
     const token = (e.target as HTMLElement).closest<HTMLElement>("[data-i]");
     return token ? Number(token.dataset.i) : null;
   };
   const pick = (i: number) => {
-    focus.set(place(i));
+    // of the place itself nothing more is told: a position is one within its own text
+    const { patch, bound } = along(cube, row());
+    focus.set({ ...patch, [dim]: positions[i] }, bound);
     stage.say(`Selected ${words(i).join(", ")}`);
     strip.querySelector(`[data-i="${i}"]`)?.scrollIntoView({ block: "nearest" });
   };
@@ -56,9 +64,9 @@ export const tokenStrip: Kind = (stage: Stage) => {
     if (i !== null) pick(i);
   });
   strip.addEventListener("keydown", (e) => {
-    const from = indicesAt(cube, "position", focus.cursor)?.[0] ?? null;
+    const from = placesAlong(cube, dim, focus.cursor)[0] ?? null;
     const to = e.key === "Enter" ? (from ?? 0) : stepped(from, e.key, tokens.length);
-    if (e.key === "Escape") focus.set({ position: null });
+    if (e.key === "Escape") focus.set({ [dim]: null });
     else if (to === undefined) return;
     else if (to !== null) pick(to);
     e.preventDefault();
@@ -68,23 +76,43 @@ export const tokenStrip: Kind = (stage: Stage) => {
   return {
     draw() {
       const variable = stage.variable();
-      const sample = samples.seen();
-      const at = { ...stage.cursor(), ...(hasSample ? { sample: labels(cube, "sample")[sample] } : {}) };
-      const every = stage.measure(variable, variable.dims.filter((d) => d === "sample" || d === "position"));
-      reading = every.axes.includes("sample") ? rowOf(every, sample) : every;
-      // padding at the end of a shorter sample
-      let n = positions.length;
-      while (n > 1 && Number.isNaN(reading.values[n - 1]) && !tokensOf(cube, sample, n)[n - 1]) n--;
-      tokens = tokensOf(cube, hasSample ? sample : -1, Math.min(n, TOKENS));
-      const here = hasSample ? `sample ${at.sample}` : "";
-      setText(stage.title, options.title || sentence(`${variable.longName} by token`));
-      const notes = every.notes.filter((note) => !note.includes("samples"));
-      setText(stage.subtitle, [here, ...notes, ...(samples.preview() ? ["preview: click to keep it"] : []), ...(n > TOKENS ? [`the first ${TOKENS} of ${n} tokens`] : []), ...(reading.values.every(Number.isNaN) ? ["no values here"] : [])].filter(Boolean).join(" · "));
+      const seen = samples.seen();
+      const missing = hasRows && !samples.preview() ? missingWords(cube, as, stage.cursor()) : "";
+      const by = sentence(`${variable.longName} by token`);
+      for (const element of [strip, key]) element.hidden = Boolean(missing);
+      nothing.hidden = !missing;
+      setText(nothing, missing);
       variables.show();
-      samples.show();
-      strip.setAttribute("aria-label", `${tokens.length} tokens coloured by ${variable.longName}; left and right move, Escape clears`);
-      const range = every.difference ? extent(every.values) : rangeOf(cube, variable, every.axes, at, options.reduce);
-      const scale = colourScale(range, stage.theme.dark, reading.signed, true);
+      samples.show(Boolean(missing));
+      if (missing) {
+        tokens = [];
+        strip.replaceChildren();
+        built = "";
+        setText(stage.title, options.title || by);
+        setText(stage.subtitle, as.side ? `text ${as.side} of a ${as.rows}` : "");
+        return;
+      }
+      const at = { ...stage.cursor(), ...row() };
+      const read = (shown: Variable) => {
+        const every = stage.measure(shown, shown.dims.filter((d) => d === as.rows || d === dim || d === options.alike?.along));
+        return { every, here: every.axes.includes(as.rows) ? rowOf(every, as.rows, seen) : every };
+      };
+      const { every, here } = read(variable);
+      reading = here;
+      // padding at the end of a shorter text
+      let n = positions.length;
+      const texts = tokensOf(cube, seen, n, options.tokens, dim);
+      while (n > 1 && Number.isNaN(reading.values[n - 1]) && !texts[n - 1]) n--;
+      tokens = texts.slice(0, Math.min(n, TOKENS));
+      const of = textOf(cube, as, seen);
+      setText(stage.title, options.title || (of ? `${of}: ${variable.longName}` : by));
+      const notes = every.notes.filter((note) => !note.includes("samples"));
+      setText(stage.subtitle, [hasRows ? rowWords(cube, as, seen, stage.cursor()) : "", ...notes, ...(samples.preview() ? ["preview: click to keep it"] : []), ...(n > TOKENS ? [`the first ${TOKENS} of ${n} tokens`] : []), ...(reading.values.every(Number.isNaN) ? ["no values here"] : [])].filter(Boolean).join(" · "));
+      strip.setAttribute("aria-label", `${tokens.length} tokens${of ? ` of ${of}` : ""} coloured by ${variable.longName}; left and right move, Escape clears`);
+      // the two texts of a pair share a scale, which is that of this pair: pairs differ by orders of magnitude
+      const other = options.alike && cube.variables[options.alike.variable] ? read(cube.variables[options.alike.variable]).here : null;
+      const range = other ? extent([...reading.values, ...other.values]) : every.difference ? extent(every.values) : rangeOf(cube, variable, every.axes, at, options.reduce);
+      const scale = colourScale(range, stage.theme.dark, reading.signed || Boolean(other?.signed), true);
       const signature = JSON.stringify(tokens);
       if (signature !== built) {
         built = signature;
@@ -94,8 +122,8 @@ export const tokenStrip: Kind = (stage: Stage) => {
           return t.includes("\n") ? [tag, h("br")] : [tag];
         }));
       }
-      const chosen = indicesAt(cube, "position", focus.cursor) ?? [];
-      const over = indicesAt(cube, "position", focus.hover) ?? [];
+      const chosen = placesAlong(cube, dim, focus.cursor);
+      const over = placesAlong(cube, dim, focus.hover);
       strip.querySelectorAll<HTMLElement>(".ts-token").forEach((tag, i) => {
         const rgb = scale.rgb(reading.values[i]);
         tag.style.background = rgb ? css(rgb) : "";
@@ -105,7 +133,7 @@ export const tokenStrip: Kind = (stage: Stage) => {
         tag.classList.toggle("ts-query", chosen.includes(i));
         tag.classList.toggle("ts-pinned", over.includes(i));
       });
-      showLegend(key, scale, withUnits(variable.longName, variable.units), statusMarks(reading, { none: "dashed", undecided: "underline", insignificant: "underline", unconverged: "underline" }), 2, Math.min(190, stage.width() - 20));
+      showLegend(key, scale, `${withUnits(variable.longName, variable.units)}${other ? ` · both texts of this ${as.rows}` : ""}`, statusMarks({ ...reading, values: reading.values.subarray(0, tokens.length) }, { none: "dashed", undecided: "underline", insignificant: "underline", unconverged: "underline" }), 2, Math.min(190, stage.width() - 20));
     },
   };
 };
@@ -113,13 +141,13 @@ tokenStrip.basis = 380;
 tokenStrip.most = 900;
 
 /** The part of a [sample, position] reading that is about one sample. */
-function rowOf(every: Reading, sample: number): Reading {
-  const n = every.shape[every.axes.indexOf("position")];
-  const last = every.axes.at(-1) === "position";
+function rowOf(every: Reading, rows: string, sample: number): Reading {
+  const last = every.axes[0] === rows;
+  const n = every.shape[last ? 1 : 0];
   const cut = (a?: Float64Array) => a && (last ? a.subarray(sample * n, (sample + 1) * n) : Float64Array.from({ length: n }, (_, i) => a[i * every.shape[1] + sample]));
   const flat = (i: number) => (last ? sample * n + i : i * every.shape[1] + sample);
   return {
-    ...every, axes: ["position"], shape: [n], values: cut(every.values)!, low: cut(every.low), high: cut(every.high), reference: cut(every.reference),
+    ...every, axes: every.axes.filter((a) => a !== rows), shape: [n], values: cut(every.values)!, low: cut(every.low), high: cut(every.high), reference: cut(every.reference),
     residual: cut(every.residual), p: cut(every.p), q: cut(every.q), status: (i) => every.status(flat(i)),
   };
 }
