@@ -98,7 +98,10 @@ def gradient_conflict(
         pairs = grams[:, two.a][:, :, two.b]
         variables["pair_dot"] = (("module", "sample_a", "sample_b"), pairs, "inner product of the samples' gradients", UNIT)
         coords |= two.coords()
-    return dataset(variables, coords, **two.said(covered, whole))
+    result = dataset(variables, coords, **two.said(covered, whole))
+    if per_sample:
+        result["pair_dot"].attrs["reduce"] = "sum"  # over modules; they add up
+    return result
 
 
 def _conflict(grams: np.ndarray, two: TwoTasks) -> dict[str, np.ndarray]:

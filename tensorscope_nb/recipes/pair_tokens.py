@@ -93,10 +93,10 @@ def token_variables(
         )
         told = seen.scatter(1, first, False) if skip_first else seen
         added = values.masked_fill(~told, torch.nan)
-        texts = np.array([samples.token_strings(int(i)) for i in numbers], dtype=object)
-        dims = ("pair", "position")
-        variables[f"contribution_{side}"] = (dims, added.numpy(), f"what the token {words}", unit)
-        variables[f"token_text_{side}"] = (dims, texts, f"token of sample {side}", "")
+        strings = np.array([samples.token_strings(int(i)) for i in numbers], dtype=object)
+        dims = ("pair", f"position_{side}")
+        variables[f"contribution_{side}"] = (dims, added.numpy(), "what the token adds to the inner product", unit)
+        variables[f"token_text_{side}"] = (dims, strings, f"token of sample {side}", "")
         variables[f"token_id_{side}"] = (dims, ids.masked_fill(~seen, -1).numpy(), f"token of sample {side}, −1 beyond it", "")
         at = added.nan_to_num(torch.inf).argmin(1, keepdim=True)
         found = ids.gather(1, at)[:, 0]
@@ -113,8 +113,9 @@ def share_first(samples: Samples) -> bool:
 def pair_coords(two: Any, pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """The coordinates of ``pair``: both ids, and a name made of them."""
     one, other = ([two.samples.ids[i] for i in rows] for rows in zip(*pairs, strict=True))
+    names = np.array([f"{x} × {y}" for x, y in zip(one, other, strict=True)], dtype=object)
     return {
-        "pair": np.array([f"{x} × {y}" for x, y in zip(one, other, strict=True)], dtype=object),
+        "pair": ("pair", names, {"order": "most conflicting first"}),
         "pair_sample_a": ("pair", np.array(one, dtype=object)),
         "pair_sample_b": ("pair", np.array(other, dtype=object)),
     }

@@ -60,11 +60,12 @@ def sample_conflicts(
     Result: ``[sample_a, sample_b] cosine, dot, p_value, q_value, effect_size, significant, conflict_layer`` (the layer with
     the lowest dot), ``token_a, token_b`` (the input token that lowers the dot most; −1 where not looked at); ``[sample_a]
     loss_a, mean_cosine_a, task_p_value_a, task_q_value_a`` and the same of b; coordinates ``index_a, index_b``: numbers in a
-    + b (in a Study: in its samples). The ``tokens`` most opposed pairs are looked at token by token: ``[pair, position]
-    contribution_a, contribution_b, token_text_a, …``, at the cost of running those samples once more. A first token that all
-    samples share makes much of every product (more than half of it on the packaged model): it is told apart, in ``[pair]
-    first_token_a, first_token_b``, and its contribution is NaN; ``skip_first`` decides otherwise. With ``per_sample`` also
-    ``[layer, sample_a, sample_b] layer_dot``. ``ts.recipes.conflict_pairs``, ``curate`` and ``conflict_tokens`` read it.
+    + b (in a Study: in its samples). The ``tokens`` most opposed pairs are looked at token by token: ``[pair, position_a]
+    contribution_a, token_text_a, token_id_a`` and the same of b, at the cost of running those samples once more. A first
+    token that all samples share makes much of every product (more than half of it on the packaged model): it is told apart,
+    in ``[pair] first_token_a, first_token_b``, and its contribution is NaN; ``skip_first`` decides otherwise. With
+    ``per_sample`` also ``[layer, sample_a, sample_b] layer_dot``. ``ts.recipes.conflict_pairs``, ``curate`` and
+    ``conflict_tokens`` read it.
     Errors: ValueError for fewer than 3 samples of a task. Cost: one forward and one backward, n² inner products.
     How to read it: a pair that stands out has an effect size of 3 and more; .5 is passed by a third of noise. When not to
     trust it: pairs share samples, so discoveries come in rows and columns; with fewer than about 12 samples of each task no
@@ -126,7 +127,9 @@ def sample_conflicts(
     if per_sample and by_layer:
         variables["layer_dot"] = (("layer", *both), stacked, "inner product of the gradients, by layer", UNIT)
         coords["layer"] = list(by_layer)
-    return dataset(variables, coords, **said)
+    result = dataset(variables, coords, **said)
+    result["significant"].attrs["rule"] = f"q ≤ {alpha:g} and a negative cosine"
+    return result
 
 
 def _tested(cosines: np.ndarray, two: TwoTasks, table: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -157,7 +157,7 @@ def test_a_first_token_that_all_share_is_told_apart():
         float(found["dot"].sel(sample_a=a, sample_b=b))
         for a, b in zip(found["pair_sample_a"].values, found["pair_sample_b"].values)
     ]
-    assert np.allclose(found["contribution_a"].sum("position") + found["first_token_a"], dots)
+    assert np.allclose(found["contribution_a"].sum("position_a") + found["first_token_a"], dots)
     k = int(np.nanargmin(found["contribution_b"][0]))
     at = dict(sample_a=found["pair_sample_a"].values[0], sample_b=found["pair_sample_b"].values[0])
     assert k > 0 and found["token_b"].sel(at) == found["token_id_b"][0, k]
