@@ -12,10 +12,12 @@ from tensorscope_nb.recipes.importance_scores import (
     taylor_importance,
 )
 from tensorscope_nb.recipes.induction import induction_heads
+from tensorscope_nb.recipes.lora import LoraTargets, lora_targets
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
 
 __all__ = [
     "Importance",
+    "LoraTargets",
     "Recipe",
     "ablation",
     "attention_patterns",
@@ -26,6 +28,7 @@ __all__ = [
     "grouped_fisher",
     "hybrid_importance",
     "induction_heads",
+    "lora_targets",
     "magnitude_importance",
     "recipe",
     "taylor_importance",

@@ -12,7 +12,7 @@ IDS = torch.randint(50, (3, 9), generator=torch.Generator().manual_seed(1))
 
 DOCUMENTED = [
     "tensorscope_nb.models.checkpoints", "tensorscope_nb.models.load", "tensorscope_nb.recipes.ablation", "tensorscope_nb.recipes.attention",
-    "tensorscope_nb.recipes.induction", "tensorscope_nb.recipes.recipe", "tensorscope_nb.samples.samples", "tensorscope_nb.scope.anatomy",
+    "tensorscope_nb.recipes.induction", "tensorscope_nb.recipes.lora", "tensorscope_nb.recipes.recipe", "tensorscope_nb.samples.samples", "tensorscope_nb.scope.anatomy",
     "tensorscope_nb.scope.scope", "tensorscope_nb.settings", "tensorscope_nb.study.study",
 ]  # fmt: skip
 
