@@ -149,6 +149,8 @@ def test_controls_have_the_budget_of_the_chosen(n):
     assert draws[5] == targets.random(seed=5) and len(set(draws[5])) == len(draws[5])
     assert targets.random(r=2).r == 2 and targets.random(r=2) == targets.random()
     assert targets.trainable() == targets.trainable(8) == 2 * targets.trainable(4)
+    table = targets.table
+    assert table["adapter_parameters"][table["chosen"]].sum() == targets.trainable()
 
 
 def test_the_lowest_set_is_that_of_an_exhaustive_search():
@@ -218,7 +220,7 @@ def test_a_module_that_is_never_called_is_not_adapted():
 
     scope = ts.Scope(Attending())
     fisher = ts.recipes.grouped_fisher(scope, (torch.rand(9, 5, 8), torch.arange(9) % 3))
-    assert list(ts.recipes.lora_targets(scope, fisher, n=1)) == ["read"]
+    assert list(ts.recipes.lora_targets(scope, fisher, n=1).table.index) == ["read"]
 
 
 def test_where_the_layers_are_not_known_all_but_the_unembedding_is_ranked():
