@@ -223,11 +223,12 @@ def test_a_module_that_is_never_called_is_not_adapted():
     assert list(ts.recipes.lora_targets(scope, fisher, n=1).table.index) == ["read"]
 
 
-def test_where_the_layers_are_not_known_all_but_the_unembedding_is_ranked():
-    scope = ts.Scope(build("falcon"))
+@pytest.mark.parametrize(("name", "n_linear"), [("falcon", 8), ("gptj", 12)])  # of GPT-J the unembedding has its own weights
+def test_where_the_layers_are_not_known_all_but_the_unembedding_is_ranked(name, n_linear):
+    scope = ts.Scope(build(name))
     assert not scope.anatomy.n_layers
     targets = ts.recipes.lora_targets(scope, fisher_of(scope), n=2)
-    assert len(targets.table) == 8 and targets.table.index.str.startswith("transformer.h.").all()
+    assert len(targets.table) == n_linear and targets.table.index.str.startswith("transformer.h.").all()
     assert sorted(with_adapters(scope.model, targets)[1]) == sorted(targets)
 
 
