@@ -15,6 +15,7 @@ from tensorscope_nb.recipes.importance_scores import (
 )
 from tensorscope_nb.recipes.induction import induction_heads
 from tensorscope_nb.recipes.interference import qkov_interference, qkov_pair, top_conflicts
+from tensorscope_nb.recipes.lora import LoraTargets, lora_targets
 from tensorscope_nb.recipes.overlap import fisher_overlap
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
 from tensorscope_nb.recipes.removal import removal_effect
@@ -22,6 +23,7 @@ from tensorscope_nb.recipes.sample_conflicts import sample_conflicts
 
 __all__ = [
     "Importance",
+    "LoraTargets",
     "Recipe",
     "ablation",
     "attention_patterns",
@@ -38,6 +40,7 @@ __all__ = [
     "grouped_fisher",
     "hybrid_importance",
     "induction_heads",
+    "lora_targets",
     "magnitude_importance",
     "project_conflict",
     "qkov_interference",
