@@ -112,8 +112,8 @@ def qkov_interference(
         "q_value": (dims, tables["q_value"], "q of a conflict, over all slices", ""),
         "significant": (dims, tables["significant"] == 1, "conflict at q ≤ 0.05", ""),
         "n_sharing": (("block",), sharing(scope.anatomy), "heads that share the slice's weights", "heads"),
-        "total": (both, sum(by_slice.values()), f"{words}, over all heads", UNITS[mode]),
         "pair_score": ((*dims, *both), spread_over_heads(scope.anatomy, by_slice), words, UNITS[mode]),
+        "total": (both, sum(by_slice.values()), f"{words}, over all heads", UNITS[mode]),
     }
     coords = {"block": list(BLOCKS), **two.coords()}
     return dataset(variables, coords, **two.said(covered, whole), swamped=sum(pairs.swamped.values()))

@@ -184,16 +184,18 @@ def _token_by_token(
     done = [at for at, pair in enumerate(numbered) if max(pair) < len(covered.samples)]  # an interrupt leaves fewer
     reducer.keep(done)
     pairs, rows = [pairs[at] for at in done], [rows[at] for at in done]
+    if not pairs:
+        return {}, []
+    i, j = (np.array(side) for side in zip(*pairs, strict=True))
+    for name in ("cosine", "p_value", "q_value", "effect_size", "significant"):
+        _, values, words, unit = variables[name]
+        variables[f"pair_{name}"] = (("pair",), values[i, j], words, unit)
     made, token_a, token_b = token_variables(samples, reducer, UNIT, skip_first)
     variables |= made
-    i, j = (np.array(side) for side in zip(*pairs, strict=True))
     for side, token, mirrored in (("a", token_a, token_b), ("b", token_b, token_a)):
         ids = np.full((len(two.a), len(two.b)), -1)
         if not two.apart:
             ids[j, i] = mirrored
         ids[i, j] = token
         variables[f"token_{side}"] = (("sample_a", "sample_b"), ids, f"token of sample {side} that lowers the product most", "")
-    for name in ("cosine", "p_value", "q_value", "effect_size", "significant"):
-        _, values, words, unit = variables[name]
-        variables[f"pair_{name}"] = (("pair",), values[i, j], words, unit)
     return pair_coords(two, rows), sorted(reducer.unknown)

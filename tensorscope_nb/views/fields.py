@@ -124,7 +124,7 @@ def shown(
     """The variables of ``source`` that have the dimensions ``needs``; the drop-down has those with none outside ``within``."""
     data, variable = opened(source, variable)
     words = " and ".join(needs) or "any dimension"
-    possible = measures(data, needs)
+    possible = [n for n in measures(data, needs) if dims_of(data, n)]  # a single number is nothing to draw
     every = {*needs, *within}
     if variable is None:
         if not possible:
