@@ -116,7 +116,10 @@ def qkov_interference(
         "total": (both, sum(by_slice.values()), f"{words}, over all heads", UNITS[mode]),
     }
     coords = {"block": list(BLOCKS), **two.coords()}
-    return dataset(variables, coords, **two.said(covered, whole), swamped=sum(pairs.swamped.values()))
+    result = dataset(variables, coords, **two.said(covered, whole), swamped=sum(pairs.swamped.values()))
+    for name in ("score", "pair_score", "total") if mode == "signed" else ():
+        result[name].attrs["signed"] = "conflict above 0"
+    return result
 
 
 def qkov_pair(

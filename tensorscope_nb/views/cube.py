@@ -22,8 +22,9 @@ MEGABYTE = 2**20
 #: What the attention patterns of one Cube may weigh; 64 samples of 8 heads at length 64 fit.
 PATTERN_BUDGET = 8 * MEGABYTE
 # What a variable says of itself: its name and unit, what its interval, null and flag are, why it may have no value, and how
-# it is reduced where a view asks for no other way (dot products by module add up: "sum").
-WORDS = ("long_name", "units", "interval", "null", "rule", "marks", "nan", "reduce")
+# it is reduced where a view asks for no other way (dot products by module add up: "sum"); ``signed`` where a sign means
+# something also when all values happen to have the same.
+WORDS = ("long_name", "units", "interval", "null", "rule", "marks", "nan", "reduce", "signed")
 REDUCTIONS = ("mean", "max", "min", "sum", "first")
 #: What any single variable may weigh.
 MOST = 64 * MEGABYTE

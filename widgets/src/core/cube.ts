@@ -10,8 +10,8 @@ export interface Variable {
   values: Values;
   longName: string;
   units: string;
-  /** What the interval, the null and a flag are; which variable a flag is about; why there may be no value; how it is reduced. */
-  words: { interval?: string; null?: string; rule?: string; marks?: string; nan?: string; reduce?: "mean" | "max" | "min" | "sum" | "first" };
+  /** What the interval, the null and a flag are; which variable a flag is about; why there may be no value; how it is reduced; whether it has a sign, also where all values have the same. */
+  words: { interval?: string; null?: string; rule?: string; marks?: string; nan?: string; reduce?: "mean" | "max" | "min" | "sum" | "first"; signed?: string };
   /** The smallest and largest possible value. */
   bounds?: [number, number];
 }

@@ -68,7 +68,7 @@ export function measure(variable: Variable, axes: string[], { cube, companions, 
   const [significant, converged] = [take(companions.significant), take(companions.converged)];
   const below = companions.null ? undefined : (cube.variables[companions.low ?? ""]?.values as ArrayLike<number> | undefined);
   // an effect whose interval reaches below 0 is a signed one, even where all estimates happen to be positive
-  const reaches = variable.bounds ? variable.bounds[0] < 0 : extentOf(variable)[0] < 0 || (below !== undefined && extent(below)[0] < 0);
+  const reaches = variable.words.signed ? true : variable.bounds ? variable.bounds[0] < 0 : extentOf(variable)[0] < 0 || (below !== undefined && extent(below)[0] < 0);
   const signed = minus !== null || reaches;
   const status = (i: number): Status => {
     if (Number.isNaN(values[i])) return "none";

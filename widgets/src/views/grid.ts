@@ -40,7 +40,7 @@ export function gridShape(width: number, rows: number, columns: number, looks?: 
   const least = Math.min(cell, line);
   const gap = least >= 16 ? 2 : least >= 8 ? 1 : 0;
   const steep = longest(looks?.columnLabels) + 6 > Math.max(cell, 20) && longest(looks?.columnLabels) > 3 * LETTER;
-  const bottom = steep ? Math.ceil(longest(looks?.columnLabels)) + 26 : 34;
+  const bottom = steep ? Math.ceil(longest(looks?.columnLabels)) + 34 : 34;
   return {
     left, top, cell, line, gap, rows, columns, steep, upward: looks?.upward ?? true,
     width: Math.ceil(left + columns * cell + 2), height: Math.ceil(top + rows * line + bottom),
