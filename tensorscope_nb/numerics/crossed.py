@@ -27,10 +27,14 @@ class MeanTest:
 def mean_test(tables: Array) -> MeanTest:
     """Whether the expected entry of a crossed table (…, n, m) is below zero, or above.
 
-    U = mean of all entries; var U = s_r² / n + s_c² / m − s_e² / (n m), floored at s_e² / (n m), with s_r² and s_c² the
-    variances of the row and column means and s_e² the mean square of the interaction; t with min(n, m) − 1 degrees of
-    freedom. NaN below two rows or columns, and where nothing varies. Conservative: measured size at .05 at most .052, with
-    zero and with orthogonal means.
+    U = mean of all entries; V = s_r² / n + s_c² / m − s_e² / (n m), floored at s_e² / (n m), with s_r² and s_c² the variances
+    of the row and column means and s_e² the mean square of the interaction; to V is added the standard error that it has
+    itself (``_second_order``). Then t = U / √V, its skew taken out where that raises p: t + c (1 + t²) + c² t³ / 3 (Hall 1992);
+    t with min(n, m) − 1 degrees of freedom. NaN below two rows or columns, and where nothing varies.
+
+    Measured size at .05 with zero and with orthogonal means, of many directions, of few and with heavy tails: at most .052;
+    .048 where the noise has one direction with both means along it (.17 without the corrections). Not kept where the means
+    agree along the noise of real gradients and are cancelled elsewhere: up to .12, .09 and .04 at 8, 16 and 32 units.
     """
     from scipy.stats import t
 
@@ -40,14 +44,41 @@ def mean_test(tables: Array) -> MeanTest:
     if min(n, m) < 2:
         nothing = np.full_like(mean, np.nan)
         return MeanTest(mean, nothing, nothing, nothing, nothing)
-    rows, columns = tables.mean(-1), tables.mean(-2)
-    interaction = tables - rows[..., :, None] - columns[..., None, :] + mean[..., None, None]
+    rows, columns = tables.mean(-1) - mean[..., None], tables.mean(-2) - mean[..., None]
+    interaction = tables - rows[..., :, None] - columns[..., None, :] - mean[..., None, None]
     e = (interaction**2).sum((-2, -1)) / ((n - 1) * (m - 1)) / (n * m)
-    error = np.sqrt(np.maximum(rows.var(-1, ddof=1) / n + columns.var(-1, ddof=1) / m - e, e))
-    nothing_varies = error <= 1e-12 * np.sqrt((tables**2).mean((-2, -1)))
-    error = np.where(nothing_varies, np.nan, error)
-    statistic = mean / error
-    return MeanTest(mean, error, statistic, t.cdf(statistic, min(n, m) - 1), t.sf(statistic, min(n, m) - 1))
+    spread, skew = _second_order(rows, columns, interaction)
+    variance = np.maximum(rows.var(-1, ddof=1) / n + columns.var(-1, ddof=1) / m - e, e) + spread
+    nothing_varies = np.sqrt(variance) <= 1e-12 * np.sqrt((tables**2).mean((-2, -1)))
+    error = np.where(nothing_varies, np.nan, np.sqrt(variance))
+    statistic, skew = mean / error, skew / error**3
+    below, above = (t.cdf(_without_skew(sign * statistic, sign * skew), min(n, m) - 1) for sign in (1, -1))
+    return MeanTest(mean, error, statistic, below, above)
+
+
+def _second_order(rows: Array, columns: Array, interaction: Array) -> tuple[Array, Array]:
+    """The standard error of V, and a third moment c of U and V.
+
+    With row i = ⟨εᵢ, ȳ⟩, column j = ⟨x̄, εⱼ⟩ and interaction ⟨εᵢ, εⱼ⟩, V is ȳ′Aȳ + x̄′Bx̄ with A and B the covariances of x̄
+    and ȳ. Where few directions carry the noise V goes up and down with U: Var V = 4 ȳ′ABAȳ + 4 x̄′BABx̄ + 2 tr ABAB and
+    c = ȳ′ABx̄. All are sums over different units, which have no bias: in many directions they are near 0 and cost no power.
+    """
+    n, m = interaction.shape[-2:]
+    squares = interaction**2
+    of_rows = (rows[..., None, :] @ interaction)[..., 0, :]
+    of_columns = (interaction @ columns[..., None])[..., 0]
+    along_a = (of_rows**2).sum(-1) - (rows[..., None] ** 2 * squares).sum((-2, -1))
+    along_b = (of_columns**2).sum(-1) - (columns[..., None, :] ** 2 * squares).sum((-2, -1))
+    circles = ((interaction @ np.swapaxes(interaction, -1, -2)) ** 2).sum((-2, -1)) + (squares**2).sum((-2, -1))
+    circles = circles - (squares.sum(-1) ** 2).sum(-1) - (squares.sum(-2) ** 2).sum(-1)
+    of_a, of_b = float(n * (n - 1)), float(m * (m - 1))
+    variance = 4 * along_a.clip(0) / (of_a**2 * of_b) + 4 * along_b.clip(0) / (of_b**2 * of_a)
+    variance = variance + 2 * circles.clip(0) / (of_a * of_b) ** 2
+    return np.sqrt(variance), (of_rows * columns).sum(-1) / (of_a * of_b)
+
+
+def _without_skew(statistic: Array, skew: Array) -> Array:
+    return np.fmax(statistic, statistic + skew * (1 + statistic**2) + skew**2 * statistic**3 / 3)
 
 
 def row_tests(table: Array) -> tuple[Array, Array]:
@@ -73,7 +104,8 @@ def cosine_interval(aa: Array, bb: Array, ab: Array, level: float = 0.95) -> tup
     of the two means is drawn towards zero by the noise in their norms; Uₐᵦ / √(Uₐₐ Uᵦᵦ), with each U the mean over pairs of
     different units, is not. It may leave [−1, 1], and is NaN where a U under the root is not positive: too few units to see a
     mean at all. The interval is the delete-one jackknife's over the units of both, t with min(n, m) − 1 degrees of freedom;
-    NaN below 3 units.
+    NaN below 3 units, and where Uₐₐ or Uᵦᵦ is not above zero by a test at 1 − ``level`` with the jackknife's error: there the
+    denominator is mostly noise, and the interval would hold the cosine in .7 of cases instead of .95.
     """
     from scipy.stats import t
 
@@ -98,7 +130,18 @@ def cosine_interval(aa: Array, bb: Array, ab: Array, level: float = 0.95) -> tup
     )
     error = np.sqrt(sum((k - 1) * each.var(-1) for k, each in ((n, without_a), (m, without_b))))
     half = t.ppf(0.5 + level / 2, min(n, m) - 1) * error
+    half = np.where(_seen(own_a, n, level) & _seen(own_b, m, level), half, np.nan)
     return value, value - half, value + half
+
+
+def _seen(own: tuple[Array, Array], n: int, level: float) -> NDArray[np.bool_]:
+    """Whether the squared length of a mean is above zero, by the jackknife of U over its units."""
+    from scipy.stats import t
+
+    length = own[0] / (n * (n - 1))
+    without = (own[0][..., None] - 2 * own[1]) / ((n - 1) * (n - 2))
+    seen: NDArray[np.bool_] = length > t.ppf(level, n - 1) * np.sqrt((n - 1) * without.var(-1))
+    return seen
 
 
 def _pairs(products: Array) -> tuple[Array, Array]:

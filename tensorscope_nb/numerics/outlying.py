@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 TAIL = 0.1  # share of the null that its exponential tail is fitted to
-FEWEST = 10  # values in the tail, below which it is not fitted
+FEWEST = 20  # values in the tail, below which it is not fitted: with 13, discoveries were twice too many
 NORMAL = 1.4826  # median absolute deviation of a normal distribution, to its standard deviation
 
 
@@ -15,9 +15,12 @@ def lower_tail(values: Array, null: Array) -> Array:
     """p of each value: its rank in the null down to the null's lowest tenth, and below that an exponential tail.
 
     The rank alone cannot go below 1 / (N + 1), which leaves a few true ones among many unseen once many are tested. Where
-    the tenth is too few values to fit a tail to, the rank is all there is. NaN stays NaN.
+    the tenth is too few values to fit a tail to, the rank is all there is. NaN stays NaN, and is everything without a null.
+    Measured over pairs of two tasks of 6 to 64 samples at .05: at most .06 under one law, .075 with orthogonal means.
     """
     ordered = np.sort(np.asarray(null, dtype=np.float64).ravel())
+    if not len(ordered):
+        return np.full(np.shape(values), np.nan)
     edge = np.quantile(ordered, TAIL)
     excess = edge - ordered[ordered < edge]
     rank = (1 + np.searchsorted(ordered, values, side="right")) / (1 + len(ordered))
@@ -30,5 +33,5 @@ def lower_tail(values: Array, null: Array) -> Array:
 
 def depth(values: Array, null: Array) -> Array:
     """−value / (1.4826 · median absolute deviation of the null), NaN where the null does not vary."""
-    spread = NORMAL * np.median(np.abs(null - np.median(null)))
+    spread = NORMAL * np.median(np.abs(null - np.median(null))) if len(null) else 0.0
     return -values / spread if spread > 0 else np.full_like(values, np.nan)
