@@ -61,7 +61,8 @@ def conflict_pairs(ds: xr.Dataset, *, significant: bool = False) -> pd.DataFrame
 def curate(ds: xr.Dataset, keep: Keep = "lower_loss", *, alpha: float = 0.01, min_effect_size: float = 3.0) -> pd.DataFrame:
     """Which samples to remove so that no conflict is left, and why: a plan, nothing is removed.
 
-    First go samples that conflict with the other task as a whole (``task_q_value`` ≤ ``alpha``). Then, of the pairs that are
+    First go samples that oppose the other task's mean gradient (``task_q_value`` ≤ ``alpha``), as some do of any two unrelated
+    tasks. Then, of the pairs that are
     left (significant, effect size at least ``min_effect_size``), one of each: a vertex cover of small weight by the local-ratio
     rule (at most twice the least; Bar-Yehuda and Even 1985), which removes fewer than going through the pairs one by one.
     ``keep="lower_loss"`` prefers to remove high losses, ``"higher_loss"`` low ones, ``"most"`` as few samples as it can.

@@ -15,6 +15,7 @@ from tensorscope_nb.sweep.reducers import Reducer
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope.anatomy import Anatomy
+    from tensorscope_nb.sweep.capture import Chunk
     from tensorscope_nb.sweep.measure import Found, Want
     from tensorscope_nb.sweep.parameters import Parameter
 
@@ -45,12 +46,13 @@ class HeadPairs(Reducer):
     """Of each head's weights and each two samples i of a, j of b, with Î the mean of squared gradients,
 
     signed −Σ g_i g_j / (Î + λ) and symmetric Σ |g_i g_j| / (Î + λ), Î over both tasks; magnitude
-    Σ g_i² |g_j| / (max(Î, ε) + λ), Î over a alone.
+    Σ g_i² |g_j| / (max(Î, ε) + λ), Î over a alone. Beside the signed ones stand those for a test, ``fitted``, in which Î is over
+    the halves of the tasks that i and j are not in: an Î that holds the pair itself goes up and down with its product, and p
+    comes out too small where gradients are rare or skewed.
     """
 
     def __init__(self, two: TwoTasks, parts: dict[str, list[Part]], mode: Mode, epsilon: float, ridge: Ridge) -> None:
         self.a, self.b, self.squares = torch.as_tensor(two.a), torch.as_tensor(two.b), two.squares
-        self.sizes = torch.tensor([len(rows) for rows in two.halves])
         self.halves = [torch.as_tensor(rows) for rows in two.halves]
         self.by_name, self.mode, self.epsilon, self.ridge = parts, mode, epsilon, ridge
         super().__init__()
@@ -60,6 +62,7 @@ class HeadPairs(Reducer):
         self.totals: dict[str, Tensor] = {}
         self.seen = 0
         self.values: dict[Key, Tensor] = {}
+        self.fitted: dict[Key, Tensor] = {}
         self.swamped: dict[Key, bool] = {}  # whether the ridge is above the median
 
     def wants(self, parameter: Parameter) -> Collection[Want]:
@@ -72,52 +75,74 @@ class HeadPairs(Reducer):
         if parameter.name in self.by_name:
             self.totals[parameter.name] = self.totals.get(parameter.name, 0) + found[self.squares]
 
-    def see(self, chunk: object, start: int) -> None:
-        self.seen = start + len(chunk.samples)  # type: ignore[attr-defined]
+    def see(self, chunk: Chunk, start: int) -> None:
+        self.seen = start + len(chunk.samples)
 
     def take(self, parameter: Parameter, part: Part, place: Place, one: Tensor, other: Tensor, i: int, j: int) -> None:
-        scale = self._scale(parameter.name, part, place).to(one)
-        self._add(part.key, one, other, i, j, scale)
-        if i != j:
-            self._add(part.key, other, one, j, i, scale)
+        fisher = self._fisher(parameter.name, [0, 1] if self.mode == "magnitude" else [0, 1, 2, 3])
+        if self.ridge != "relative":
+            self.swamped[part.key] = self.swamped.get(part.key, False) or self.ridge > _median(fisher, part)
+        scale = self._scale(fisher, part, place)
+        for first, second, p, q in ((one, other, i, j), (other, one, j, i))[: 1 if i == j else 2]:
+            self._add(self.values, part.key, first, second, p, q, scale, self.a, self.b)
+        for h, k in ((0, 2), (0, 3), (1, 2), (1, 3)) if self.mode == "signed" else ():
+            scale = self._scale(self._fisher(parameter.name, [1 - h, 5 - k]), part, place)
+            for first, second, p, q in ((one, other, i, j), (other, one, j, i))[: 1 if i == j else 2]:
+                self._add(self.fitted, part.key, first, second, p, q, scale, self.halves[h], self.halves[k])
 
-    def _scale(self, name: str, part: Part, place: Place) -> Tensor:
+    def _fisher(self, name: str, halves: list[int]) -> Tensor:
+        """The mean of the squares over some halves."""
+        return self.totals[name][halves].sum(0) / sum(int((self.halves[half] < self.seen).sum()) for half in halves)
+
+    def _scale(self, fisher: Tensor, part: Part, place: Place) -> Tensor:
         """1 / (Î + λ), flat."""
-        fisher = self._fisher(name)
-        whole = fisher[part.start : part.stop] if part.axis == 0 else fisher[:, part.start : part.stop]
-        ridge = RELATIVE * float(whole.median()) if self.ridge == "relative" else self.ridge
-        self.swamped[part.key] = self.swamped.get(part.key, False) or (self.ridge != "relative" and ridge > float(whole.median()))
+        ridge = RELATIVE * _median(fisher, part) if self.ridge == "relative" else self.ridge
         here = fisher[place.rows, place.columns].flatten()
         below = (here.clamp(min=self.epsilon) if self.mode == "magnitude" else here) + ridge
         return torch.where(below > 0, 1 / below, 0.0)
 
-    def _fisher(self, name: str) -> Tensor:
-        counts = torch.stack([(rows < self.seen).sum() for rows in self.halves])
-        used = slice(0, 2) if self.mode == "magnitude" else slice(0, 4)
-        return self.totals[name][used].sum(0) / counts[used].sum()
-
-    def _add(self, key: Key, one: Tensor, other: Tensor, i: int, j: int, scale: Tensor) -> None:
-        rows, columns = _inside(self.a, i, len(one)), _inside(self.b, j, len(other))
-        left, right = one[self.a[rows] - i], other[self.b[columns] - j]
+    def _add(
+        self,
+        table: dict[Key, Tensor],
+        key: Key,
+        one: Tensor,
+        other: Tensor,
+        i: int,
+        j: int,
+        scale: Tensor,
+        of_a: Tensor,
+        of_b: Tensor,
+    ) -> None:
+        """The products of those samples of a in ``one`` and of b in ``other`` that are asked for."""
+        rows, columns = _inside(of_a, i, len(one)), _inside(of_b, j, len(other))
+        left, right = one[rows - i], other[columns - j]
         if self.mode == "magnitude":
             left, right = left**2, right.abs()
         elif self.mode == "symmetric":
             left, right = left.abs(), right.abs()
-        found = ((left * scale) @ right.T).double().cpu()
-        values = self.values.setdefault(key, torch.zeros(len(self.a), len(self.b), dtype=torch.float64))
-        values[rows[:, None], columns] += -found if self.mode == "signed" else found
+        found = ((left * scale.to(left)) @ right.T).double().cpu()
+        values = table.setdefault(key, torch.zeros(len(self.a), len(self.b), dtype=torch.float64))
+        at = torch.searchsorted(self.a, rows)[:, None], torch.searchsorted(self.b, columns)
+        values[at] += -found if self.mode == "signed" else found
 
     def merge(self, other: Self, start: int) -> None:
-        for key, values in other.values.items():
-            self.values[key] = self.values[key] + values if key in self.values else values
-            self.swamped[key] = self.swamped.get(key, False) or other.swamped[key]
+        for mine, theirs in ((self.values, other.values), (self.fitted, other.fitted)):
+            for key, values in theirs.items():
+                mine[key] = mine[key] + values if key in mine else values
+        for key, swamped in other.swamped.items():
+            self.swamped[key] = self.swamped.get(key, False) or swamped
 
     def nbytes(self, n: int) -> float:
-        return sum(total.nbytes for total in self.totals.values()) + 8 * n * n / 4 * len(self.values)
+        tables = len(self.values) + len(self.fitted)
+        return sum(total.nbytes for total in self.totals.values()) + 8 * len(self.a) * len(self.b) * tables
+
+
+def _median(fisher: Tensor, part: Part) -> float:
+    return float((fisher[part.start : part.stop] if part.axis == 0 else fisher[:, part.start : part.stop]).median())
 
 
 def _inside(rows: Tensor, start: int, n: int) -> Tensor:
-    return ((rows >= start) & (rows < start + n)).nonzero()[:, 0]
+    return rows[(rows >= start) & (rows < start + n)]
 
 
 def spread_over_heads(anatomy: Anatomy, values: dict[Key, np.ndarray]) -> np.ndarray:

@@ -8,6 +8,7 @@ import torch
 from two_tasks import KNOWN, dense, known_gradients, texts
 
 import tensorscope_nb as ts
+from tensorscope_nb.numerics.crossed import mean_test
 from tensorscope_nb.recipes.head_pairs import BLOCKS, parts_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Only")
@@ -59,6 +60,21 @@ def test_signed_and_symmetric_are_whitened_by_both_tasks(name, mode, ridge):
         below = fisher + (0.1 * torch.tensor(fisher).median().item() if ridge == "relative" else ridge)
         g, h = (np.abs(x) for x in (g, h)) if mode == "symmetric" else (-g, h)
         assert np.allclose(found["pair_score"].sel(block=block, layer=1, head=2), (g / below) @ h.T, rtol=1e-8), block
+
+
+def test_p_is_of_pairs_whitened_by_the_halves_that_they_are_not_in():
+    scope, one, other = texts("llama", 7, 6)
+    a, b = dense(scope, one), dense(scope, other)
+    found = ts.recipes.qkov_interference(scope, one, other, chunk=4)
+    for block, layer, head in (("Q", 0, 1), ("V", 1, 2), ("O", 1, 3)):
+        g, h = slices(scope, a, block, layer, head), slices(scope, b, block, layer, head)
+        table = np.zeros((7, 6))
+        for i in range(7):
+            for j in range(6):
+                fisher = np.concatenate([g[1 - i % 2 :: 2], h[1 - j % 2 :: 2]]).__pow__(2).mean(0)
+                table[i, j] = -(g[i] * h[j] / (fisher + 1e-8)).sum()
+        assert np.isclose(found["p_value"].sel(block=block, layer=layer, head=head), mean_test(table).above, rtol=1e-6)
+    assert not (found["significant"] & (found["score"] <= 0)).any()
 
 
 @pytest.mark.parametrize("name", KNOWN)
