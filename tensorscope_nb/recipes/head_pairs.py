@@ -24,6 +24,7 @@ Ridge = float | Literal["relative"]
 Key = tuple[str, int, int]  # block, layer, head: the first of those that share the weights
 BLOCKS = ("Q", "K", "V", "O")
 RELATIVE = 0.1  # of the median, where the ridge is relative
+CROSSED = ((0, 2), (0, 3), (1, 2), (1, 3))  # a half of a with a half of b
 
 
 def parts_of(anatomy: Anatomy, bias: bool) -> dict[str, list[Part]]:
@@ -63,6 +64,7 @@ class HeadPairs(Reducer):
         self.seen = 0
         self.values: dict[Key, Tensor] = {}
         self.fitted: dict[Key, Tensor] = {}
+        self._made: tuple[str, list[Tensor]] = ("", [])
         self.swamped: dict[Key, bool] = {}  # whether the ridge is above the median
 
     def wants(self, parameter: Parameter) -> Collection[Want]:
@@ -79,20 +81,22 @@ class HeadPairs(Reducer):
         self.seen = start + len(chunk.samples)
 
     def take(self, parameter: Parameter, part: Part, place: Place, one: Tensor, other: Tensor, i: int, j: int) -> None:
-        fisher = self._fisher(parameter.name, [0, 1] if self.mode == "magnitude" else [0, 1, 2, 3])
+        fishers = self._fishers(parameter.name)
         if self.ridge != "relative":
-            self.swamped[part.key] = self.swamped.get(part.key, False) or self.ridge > _median(fisher, part)
-        scale = self._scale(fisher, part, place)
+            self.swamped[part.key] = self.swamped.get(part.key, False) or self.ridge > _median(fishers[0], part)
+        scales = [self._scale(fisher, part, place) for fisher in fishers]
         for first, second, p, q in ((one, other, i, j), (other, one, j, i))[: 1 if i == j else 2]:
-            self._add(self.values, part.key, first, second, p, q, scale, self.a, self.b)
-        for h, k in ((0, 2), (0, 3), (1, 2), (1, 3)) if self.mode == "signed" else ():
-            scale = self._scale(self._fisher(parameter.name, [1 - h, 5 - k]), part, place)
-            for first, second, p, q in ((one, other, i, j), (other, one, j, i))[: 1 if i == j else 2]:
-                self._add(self.fitted, part.key, first, second, p, q, scale, self.halves[h], self.halves[k])
+            self._add(part.key, first, second, p, q, scales)
 
-    def _fisher(self, name: str, halves: list[int]) -> Tensor:
-        """The mean of the squares over some halves."""
-        return self.totals[name][halves].sum(0) / sum(int((self.halves[half] < self.seen).sum()) for half in halves)
+    def _fishers(self, name: str) -> list[Tensor]:
+        """Î of the scores, and for the test that of the halves beside each two; those of the parameter at hand are kept."""
+        if self._made[0] != name:
+            of_all = [0, 1] if self.mode == "magnitude" else [0, 1, 2, 3]
+            others = [[1 - h, 5 - k] for h, k in CROSSED] if self.mode == "signed" else []
+            counts = [int((rows < self.seen).sum()) for rows in self.halves]
+            total = self.totals[name]
+            self._made = name, [total[some].sum(0) / sum(counts[half] for half in some) for some in (of_all, *others)]
+        return self._made[1]
 
     def _scale(self, fisher: Tensor, part: Part, place: Place) -> Tensor:
         """1 / (Î + λ), flat."""
@@ -101,29 +105,23 @@ class HeadPairs(Reducer):
         below = (here.clamp(min=self.epsilon) if self.mode == "magnitude" else here) + ridge
         return torch.where(below > 0, 1 / below, 0.0)
 
-    def _add(
-        self,
-        table: dict[Key, Tensor],
-        key: Key,
-        one: Tensor,
-        other: Tensor,
-        i: int,
-        j: int,
-        scale: Tensor,
-        of_a: Tensor,
-        of_b: Tensor,
-    ) -> None:
-        """The products of those samples of a in ``one`` and of b in ``other`` that are asked for."""
-        rows, columns = _inside(of_a, i, len(one)), _inside(of_b, j, len(other))
-        left, right = one[rows - i], other[columns - j]
+    def _add(self, key: Key, one: Tensor, other: Tensor, i: int, j: int, scales: Sequence[Tensor]) -> None:
+        """The products of the samples of a in ``one`` and of b in ``other``."""
+        in_a, in_b = ((rows >= n) & (rows < n + len(block)) for rows, n, block in ((self.a, i, one), (self.b, j, other)))
+        left, right = one[self.a[in_a] - i], other[self.b[in_b] - j]
         if self.mode == "magnitude":
             left, right = left**2, right.abs()
         elif self.mode == "symmetric":
             left, right = left.abs(), right.abs()
-        found = ((left * scale.to(left)) @ right.T).double().cpu()
-        values = table.setdefault(key, torch.zeros(len(self.a), len(self.b), dtype=torch.float64))
-        at = torch.searchsorted(self.a, rows)[:, None], torch.searchsorted(self.b, columns)
-        values[at] += -found if self.mode == "signed" else found
+        sign = -1 if self.mode == "signed" else 1
+        at = in_a.nonzero(), in_b.nonzero()[:, 0]
+        values, fitted = (t.setdefault(key, torch.zeros(len(self.a), len(self.b)).double()) for t in (self.values, self.fitted))
+        values[at] += sign * ((left * scales[0].to(left)) @ right.T).double().cpu()
+        half_a, half_b = (torch.isin(r, h) for r, h in ((self.a[in_a], self.halves[1]), (self.b[in_b], self.halves[3])))
+        for (h, k), scale in zip(CROSSED, scales[1:], strict=False):
+            rows, columns = (half_a == bool(h)).nonzero()[:, 0], (half_b == (k == 3)).nonzero()[:, 0]
+            found = (left[rows] * scale.to(left)) @ right[columns].T
+            fitted[at[0][rows], at[1][columns]] -= found.double().cpu()
 
     def merge(self, other: Self, start: int) -> None:
         for mine, theirs in ((self.values, other.values), (self.fitted, other.fitted)):
@@ -139,10 +137,6 @@ class HeadPairs(Reducer):
 
 def _median(fisher: Tensor, part: Part) -> float:
     return float((fisher[part.start : part.stop] if part.axis == 0 else fisher[:, part.start : part.stop]).median())
-
-
-def _inside(rows: Tensor, start: int, n: int) -> Tensor:
-    return rows[(rows >= start) & (rows < start + n)]
 
 
 def spread_over_heads(anatomy: Anatomy, values: dict[Key, np.ndarray]) -> np.ndarray:

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor
+from contextvars import ContextVar
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     Answered = Generator[GradientRequest, Coverage, xr.Dataset]  # what a recipe that asks for gradients returns
 
 _all: list[Recipe] = []
+_known: ContextVar[dict[int, str] | None] = ContextVar("tensorscope_weights", default=None)  # of the models of one run
 NAMES = re.compile(r"[A-Za-z][\w.-]{0,59}")
 
 
@@ -93,7 +95,7 @@ class Recipe:
         plain = {n: v for n, v in (defaults | options).items() if isinstance(v, str | int | float | bool | tuple | list | None)}
         return {
             "recipe": self.name, "question": self.question, "source": self.source, "needs": list(self.needs), "model": scope.name,
-            "weights": fingerprint(scope), "options": plain, "loss": scope.rule.name,
+            "weights": _weights(scope), "options": plain, "loss": scope.rule.name,
             "dtype": str(next(scope.model.parameters()).dtype), "seconds": round(seconds, 3),
             "versions": _versions(), **json.loads(result.attrs.get("tensorscope", "{}")),
         }  # fmt: skip
@@ -131,7 +133,11 @@ def run_together(
 ) -> list[Any]:
     """Several recipes on one model; those that ask for the same gradients of the same samples share one sweep."""
     starting = [functools.partial(recipe.started, scope, *args, **options) for recipe, args, options in calls]
-    return drive(scope, starting, executor=executor, so_far=so_far)
+    token = _known.set({})
+    try:
+        return drive(scope, starting, executor=executor, so_far=so_far)
+    finally:
+        _known.reset(token)
 
 
 @functools.cache
@@ -160,6 +166,14 @@ def catalogue() -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame([{"name": r.name, "question": r.question, "source": r.source, "needs": ", ".join(r.needs)} for r in _all])
+
+
+def _weights(scope: Scope) -> str:
+    """The fingerprint, taken once for all recipes that run together: they leave the model as it is."""
+    known = _known.get()
+    if known is None:
+        return fingerprint(scope)
+    return known.setdefault(id(scope), known.get(id(scope)) or fingerprint(scope))
 
 
 def fingerprint(scope: Scope) -> str:
