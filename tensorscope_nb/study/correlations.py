@@ -106,6 +106,7 @@ def _chosen(there: Mapping[str, Column], results: Mapping[str, xr.Dataset], vari
             name for name, column in there.items()
             if results[column.result][column.variable].dtype.kind != "b" and column.variable not in STRUCTURE
             and not is_companion(column.variable) and not column.variable.endswith("_by_sample")
+            and "sample_a" not in results[column.result][column.variable].dims
         ]  # fmt: skip
     else:
         asked = [variables] if isinstance(variables, str) else list(variables)
