@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tensorscope_nb.scope.anatomy import Anatomy
 
 
+SAMPLES, TOKENS = 64, 8192  # that go through the model at a time
+
+
 def check(samples: Samples, anatomy: Anatomy) -> None:
     """One clear line for what the model cannot take."""
     if not samples.has_tokens:
@@ -46,9 +49,15 @@ def chunks(samples: Samples, anatomy: Anatomy, chunk: int | None, *, patterns: b
     check(samples, anatomy)
     if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
         raise ValueError(f"chunk is {chunk!r}: a pass needs at least 1 sample, a whole number")
-    size = chunk or max(1, min(64, current().memory // bytes_per_sample(samples, anatomy, patterns)))
+    size = chunk or usual_chunk(samples, anatomy, patterns)
     for start in range(0, len(samples), size):
         yield samples[start : start + size]
+
+
+def usual_chunk(samples: Samples, anatomy: Anatomy, patterns: bool = False) -> int:
+    """64 samples, or as many short ones as have so many tokens; fewer where the memory option allows no more."""
+    most = max(SAMPLES, TOKENS // samples.input_ids.shape[1]) if samples.has_tokens else SAMPLES
+    return max(1, min(most, current().memory // bytes_per_sample(samples, anatomy, patterns)))
 
 
 def bytes_per_sample(samples: Samples, anatomy: Anatomy, patterns: bool = False) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import bytes_per_sample, chunks
+from tensorscope_nb.scope.forward import chunks, usual_chunk
 from tensorscope_nb.scope.interrupts import held_interrupts, sealed
 from tensorscope_nb.scope.reference import chosen_parameters, per_sample_gradients
 from tensorscope_nb.scope.sites import expand
@@ -97,17 +97,19 @@ def gradient_sweep(
     wants = {p.name: {want for r in reducers for want in r.wants(p)} for p in parameters}
     source = Source(scope, samples, [p for p in parameters if wants[p.name]], weights, reducers)
     parts = [len(part) for part in chunks(samples, scope.anatomy, source.chunk(chunk))]
-    paired = set().union(*wants.values()) & PAIRED if wants else set()
-    pairs = Pairs(source, len(samples), reducers) if paired and (len(parts) > 1 or paired != {"gram"}) else None
+    # inner products of one chunk are measured with everything else
+    held = {name for name, want in wants.items() if want & PAIRED and (len(parts) > 1 or want & PAIRED != {"gram"})}
+    pairs = Pairs(source, len(samples), reducers, held) if held else None
     done, n_paired, interrupted = 0, 0, False
     for reducer in reducers:
         reducer.begin(len(samples))
 
     def update(parameter: Parameter, gradients: Gradients) -> None:
         gradients = gradients.wide()
-        if pairs and not PAIRED.isdisjoint(wants[parameter.name]):
-            gradients = pairs.keep(parameter, gradients)
-        found = measure(gradients, wants[parameter.name] - (PAIRED if pairs else set()), samples.ids[done : done + gradients.n])
+        wanted = wants[parameter.name]
+        if pairs and parameter.name in held:
+            gradients, wanted = pairs.keep(parameter, gradients), wanted - PAIRED
+        found = measure(gradients, wanted, samples.ids[done : done + gradients.n])
         if not all(bool(value.sum().isfinite()) for value in found.values()):
             raise not_finite(parameter, gradients, samples[done : done + gradients.n])
         for reducer in reducers:
@@ -164,8 +166,7 @@ class Source:
             return asked
         if each > current().memory:
             raise too_much("the gradients of one sample", each)
-        usual = current().memory // bytes_per_sample(self.samples, self.scope.anatomy)
-        return min(asked or max(1, min(64, usual)), int(current().memory // each))
+        return min(asked or usual_chunk(self.samples, self.scope.anatomy), int(current().memory // each))
 
     def gradients(self, rows: slice, use: Use) -> Chunk:
         """One forward and one backward of some samples, in which each parameter's gradients are used once."""

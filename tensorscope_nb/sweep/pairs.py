@@ -6,7 +6,7 @@ memory option allows, the samples are gone through in pieces: each piece is held
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +37,9 @@ def passes(each: float, n: int) -> float:
 class Pairs:
     """Holds what pairs are made of, and gives each reducer what it wants of all pairs."""
 
-    def __init__(self, source: Source, n: int, reducers: Sequence[Reducer]) -> None:
+    def __init__(self, source: Source, n: int, reducers: Sequence[Reducer], names: Collection[str]) -> None:
         self.source, self.n, self.reducers = source, n, reducers
-        self.wanted = {p.name: p for p in source.parameters if any(r.wants_pairs(p) for r in reducers)}
+        self.wanted = {p.name: p for p in source.parameters if p.name in names}
         self.apart = {name for name, p in self.wanted.items() if any("factors" in r.wants(p) for r in reducers)}
         self.held: Held = {}
         self.each = 0.0  # bytes per sample
