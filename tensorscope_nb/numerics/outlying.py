@@ -11,6 +11,16 @@ FEWEST = 20  # values in the tail, below which it is not fitted: with 13, discov
 NORMAL = 1.4826  # median absolute deviation of a normal distribution, to its standard deviation
 
 
+def recentred(cosines: Array) -> Array:
+    """The cosines (n, n) of different units, less their median where that is positive: what the units have in common.
+
+    A negative median stays: of cosines with two modes it may be the lower one, and without it the null would stand too high.
+    """
+    pairs = cosines[np.triu_indices(len(cosines), 1)]
+    pairs = pairs[np.isfinite(pairs)]
+    return pairs - max(float(np.median(pairs)), 0.0) if len(pairs) else pairs
+
+
 def lower_tail(values: Array, null: Array) -> Array:
     """p of each value: its rank in the null down to the null's lowest tenth, and below that an exponential tail.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tensorscope_nb.numerics.crossed import row_tests
 from tensorscope_nb.numerics.many import q_values
-from tensorscope_nb.numerics.outlying import depth, lower_tail
+from tensorscope_nb.numerics.outlying import depth, lower_tail, recentred
 from tensorscope_nb.recipes.conflict import UNIT, check_alpha
 from tensorscope_nb.recipes.dataset import Variable, dataset
 from tensorscope_nb.recipes.modules import layer_of
@@ -47,13 +47,13 @@ def sample_conflicts(
 
     What it answers: whether single samples fight, which, and where in their texts. With ``b`` left out the pairs are those
     within ``a``.
-    Equation: c_ij = cos(g_i, g_j), i in a, j in b. A pair is compared with pairs within the tasks: null = {c_kl − median_a}
-    within a ∪ {c_kl − median_b} within b; p is the rank in the null, and below its lowest tenth 0.1 · exp(−distance / mean
-    excess); q by Benjamini–Hochberg over all pairs; significant where q ≤ ``alpha`` and c_ij < 0. effect_size = −c_ij /
-    (1.4826 · MAD of the null). Beside it each sample against the other task: Student's one-sided test of its mean cosine,
-    ``task_p_value_a, task_q_value_a`` and the same of b. Measured: of pairs .054 to .061 at .05 where gradients are noise, 0
-    where tasks have a mean in common, at most .075 for orthogonal tasks; any discovery at most .04 at q ≤ .05. One planted
-    pair at −.35 among 1,024 is found, of gradients whose noise has many directions also at −.2.
+    Equation: c_ij = cos(g_i, g_j), i in a, j in b. A pair is compared with pairs within the tasks: null = {c_kl − max(0,
+    median_a)} within a ∪ {c_kl − max(0, median_b)} within b; p is the rank in the null, and below its lowest tenth
+    0.1 · exp(−distance / mean excess); q by Benjamini–Hochberg over all pairs; significant where q ≤ ``alpha`` and c_ij < 0.
+    effect_size = −c_ij / (1.4826 · MAD of the null). Beside it each sample against the other task: Student's one-sided test
+    of its mean cosine, ``task_p_value_a, task_q_value_a`` and the same of b. Measured: of pairs .054 to .061 at .05 where
+    gradients are noise, 0 where tasks have a mean in common, at most .075 for orthogonal tasks; any discovery at most .04 at
+    q ≤ .05. One planted pair at −.35 among 1,024 is found, of gradients whose noise has many directions also at −.2.
     Contributions: ⟨g_i, g_j⟩ is a sum over positions s of i and t of j and weights, (L_is · L_jt)(R_is · R_jt) with the
     factors of each weight's gradient; ``contribution_a`` sums it over t, ``contribution_b`` over s. Source: inner products as
     in Wang et al. 2024; the tests are ours.
@@ -137,7 +137,7 @@ def sample_conflicts(
 
 def _tested(cosines: np.ndarray, two: TwoTasks, table: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, ...]:
     """p, q and effect size of each pair; of one set each pair is tested once and shown twice."""
-    null = np.concatenate([_within(cosines[np.ix_(rows, rows)]) for rows in ([two.a, two.b] if two.apart else [two.a])])
+    null = np.concatenate([recentred(cosines[np.ix_(rows, rows)]) for rows in ([two.a, two.b] if two.apart else [two.a])])
     p, q = np.full_like(table, np.nan), np.full_like(table, np.nan)
     p[asked] = lower_tail(table[asked], null)
     q[asked] = q_values(p[asked])
@@ -145,13 +145,6 @@ def _tested(cosines: np.ndarray, two: TwoTasks, table: np.ndarray, asked: np.nda
     if two.apart:
         return p, q, effect
     return tuple(np.where(asked, x, x.T) for x in (p, q, effect))
-
-
-def _within(cosines: np.ndarray) -> np.ndarray:
-    """The cosines of different samples of one task, around their median."""
-    pairs = cosines[np.triu_indices(len(cosines), 1)]
-    pairs = pairs[np.isfinite(pairs)]
-    return pairs - np.median(pairs) if len(pairs) else pairs
 
 
 def _by_layer(scope: Scope, gram: Gram, two: TwoTasks) -> dict[int, np.ndarray]:
