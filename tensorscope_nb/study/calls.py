@@ -49,10 +49,27 @@ def _pairs(samples: Samples | None, recipe: Recipe) -> Sequence[Any]:
 
 
 def _along_tasks(results: Sequence[xr.Dataset], names: Sequence[str]) -> xr.Dataset:
-    """Side by side on a dimension ``tasks``; NaN where a sample is in neither of two tasks."""
-    numbers = [result.map(lambda v: v.astype(float) if v.dtype.kind == "b" else v) for result in results]
+    """Side by side on a dimension ``tasks``; NaN where a sample is in neither of two tasks.
+
+    A pair of samples is of two tasks already: what stands on ``pair`` is listed one after the other, the most opposed first.
+    """
+    listed = [[str(name) for name, v in result.variables.items() if "pair" in v.dims] for result in results]
     index = xr.DataArray(np.array(names, dtype=object), dims="tasks", name="tasks", attrs={"long_name": "tasks"})
+    tables = [result.drop_vars(mine) for result, mine in zip(results, listed, strict=True)]
+    numbers = [table.map(lambda v: v.astype(float) if v.dtype.kind == "b" else v) for table in tables]
     joined = xr.concat(numbers, index, join="outer", combine_attrs="override", coords="minimal", compat="no_conflicts")
+    for dim in ("sample_a", "sample_b"):
+        if dim in joined.dims:  # an outer join sorts
+            joined = joined.reindex({dim: list(dict.fromkeys(name for table in tables for name in table[dim].values))})
+    if any(listed):
+        pairs = [
+            result[mine]
+            .drop_dims([d for d in ("sample_a", "sample_b") if d in result[mine].dims])
+            .assign_coords(pair_tasks=("pair", np.full(result.sizes["pair"], name, dtype=object)))
+            for result, mine, name in zip(results, listed, names, strict=True)
+            if mine
+        ]
+        joined = joined.merge(xr.concat(pairs, "pair", combine_attrs="override").sortby("pair_p_value"))
     said = [json.loads(result.attrs["tensorscope"]) for result in results]
     own = ("task_a", "task_b")
     common = {key: value for key, value in said[0].items() if all(each.get(key) == value for each in said) and key not in own}

@@ -80,6 +80,24 @@ def test_three_tasks_are_compared_two_by_two(tmp_path):
     assert reopened["sample_conflicts"]["q_value"].equals(study["sample_conflicts"]["q_value"])
 
 
+def test_pairs_of_three_tasks_are_listed_once_the_most_opposed_first(tmp_path):
+    scope, one, other = texts("gpt2", 4, 4)
+    third = ts.Samples.tokens(torch.randint(1, 50, (4, 10), generator=torch.Generator().manual_seed(5)), task="third")
+    study = ts.Study(scope, one + other + third).run(R.sample_conflicts)
+    found = study["sample_conflicts"]
+    assert found["contribution_a"].dims == ("pair", "position_a") and found["cosine"].dims == ("tasks", "sample_a", "sample_b")
+    assert (np.diff(found["pair_p_value"]) >= 0).all() and found["sample_b"].values.tolist() == [*other.ids, *third.ids]
+    alone = R.sample_conflicts(scope, other, third)
+    here = found.isel(pair=found["pair_tasks"].values == "other × third")
+    assert set(here["pair"].values) == set(alone["pair"].values)
+    order = here["pair"].values.tolist()
+    assert np.allclose(here["contribution_b"], alone["contribution_b"].sel(pair=order), equal_nan=True, rtol=1e-6)
+    assert np.array_equal(here["token_text_a"], alone["token_text_a"].sel(pair=order))
+    assert ts.view(found) is not None and study.view() is not None
+    reopened = ts.Study.open(study.save(tmp_path / "study"))
+    assert reopened["sample_conflicts"]["token_text_a"].equals(found["token_text_a"])
+
+
 def test_along_checkpoints_and_models():
     _, one, other = texts("gpt2", 4, 4)
     scopes = {"x": ts.Scope(build("gpt2")), "y": ts.Scope(build("gpt2"))}
