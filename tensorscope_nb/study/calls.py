@@ -53,8 +53,14 @@ def _along_tasks(results: Sequence[xr.Dataset], names: Sequence[str]) -> xr.Data
     numbers = [result.map(lambda v: v.astype(float) if v.dtype.kind == "b" else v) for result in results]
     index = xr.DataArray(np.array(names, dtype=object), dims="tasks", name="tasks", attrs={"long_name": "tasks"})
     joined = xr.concat(numbers, index, join="outer", combine_attrs="override", coords="minimal", compat="no_conflicts")
+    for dim in joined.xindexes.keys() - {"tasks"}:  # what is joined is sorted: back to the order in which it came
+        came = [value for result in results if dim in result.coords for value in result[dim].values]
+        joined = joined.sel({dim: list(dict.fromkeys(came))})
+    whole = {name for name, c in joined.coords.items() if c.dtype.kind == "f" and name in results[0].coords}
+    joined = joined.assign_coords({name: joined[name].astype(results[0][name].dtype) for name in whole})  # NaN was in between
     said = [json.loads(result.attrs["tensorscope"]) for result in results]
     own = ("task_a", "task_b")
     common = {key: value for key, value in said[0].items() if all(each.get(key) == value for each in said) and key not in own}
+    common |= {"partial": True} if any(each.get("partial") for each in said) else {}
     joined.attrs = {"tensorscope": json.dumps(common | {"tasks": dict(zip(names, said, strict=True))})}
     return joined

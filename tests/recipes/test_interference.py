@@ -192,5 +192,8 @@ def test_warnings_and_bad_input():
         ts.recipes.qkov_interference(scope, one, other, modules="*.mlp.*")
     with pytest.raises(ts.UnsupportedModel, match="no heads"):
         ts.recipes.qkov_interference(*known_gradients(np.ones((4, 4)), np.ones((4, 4))))
+    several = ts.Study({"x": scope, "y": scope}, one + other).run(ts.recipes.qkov_interference)["qkov_interference"]
+    with pytest.raises(ValueError, match="there is more than one of model here: choose one"):
+        ts.recipes.top_conflicts(several)
     with pytest.raises(LookupError, match="give a qkov_interference"):
         ts.recipes.top_conflicts(ts.recipes.gradient_conflict(scope, one, other))
