@@ -139,6 +139,11 @@ def test_a_projected_gradient_is_orthogonal_and_another_is_left_alone():
     assert torch.equal(ts.recipes.project_conflict(g_a, -g_b), g_a)
     parts = ts.recipes.project_conflict({"x": g_a[:5], "y": g_a[5:]}, {"x": g_b[:5], "y": g_b[5:]})
     assert torch.allclose(torch.cat([parts["x"], parts["y"]]), projected)
+    tiny = ts.recipes.project_conflict(torch.tensor([1.0, -1.0]), torch.tensor([0.0, 1e-39]))
+    assert torch.allclose(tiny, torch.tensor([1.0, 0.0]), atol=1e-5)
+    assert ts.recipes.project_conflict(torch.tensor([1, -1]), torch.tensor([0, 2])).tolist() == [1, 0]
+    assert ts.recipes.project_conflict(torch.tensor([1.0, -1.0]), torch.zeros(2)).tolist() == [1, -1]
+    assert ts.recipes.project_conflict(torch.tensor([1.0, -1.0]), torch.tensor([0.0, torch.nan])).isnan().all()
     with pytest.raises(ValueError, match="different parameters"):
         ts.recipes.project_conflict({"x": g_a}, {"y": g_b})
     with pytest.raises(TypeError, match="give two tensors, or two mappings"):

@@ -1,11 +1,13 @@
 """Sample against sample: the pairs, their tokens, and what to remove."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from two_tasks import dense, known_gradients, texts
+from two_tasks import Point, dense, half_square, known_gradients, texts
 
 import tensorscope_nb as ts
 from tensorscope_nb.numerics.cover import vertex_cover
@@ -335,3 +337,52 @@ def test_bad_input_gets_one_clear_line():
     ):
         with pytest.raises(error, match=words):
             call()
+
+
+def test_a_sample_that_is_all_but_learned_keeps_its_direction():
+    """Its squared gradient is no number in single precision; another one's beside it is."""
+    g_a, g_b = rng.normal(size=(6, 8)), rng.normal(size=(5, 8))
+    g_a[2] *= 1e-24
+    g_b[3] *= 1e-30
+    scope = ts.Scope(Point(8, 4), loss=half_square)
+    one, other = (
+        ts.Samples.tensors(torch.tensor(-g, dtype=torch.float32), torch.zeros(len(g)), task=t)
+        for g, t in ((g_a, "one"), (g_b, "other"))
+    )
+    found = ts.recipes.sample_conflicts(scope, one, other)["cosine"]
+    assert np.allclose(found, g_a @ g_b.T / np.linalg.norm(g_a, axis=1)[:, None] / np.linalg.norm(g_b, axis=1), atol=1e-6)
+
+
+def test_a_side_without_tokens_of_its_own_takes_no_part_in_conflict_tokens():
+    scope, one, other = texts("gpt2", 5, 4)
+    begun = one.input_ids.index_fill(1, torch.tensor([0]), 7), other.input_ids.index_fill(1, torch.tensor([0]), 7)
+    mask = one.attention_mask.clone()
+    mask[:, 2:] = 0
+    labels = begun[0].clone()
+    labels[:, 0] = -100
+    found = ts.recipes.sample_conflicts(
+        scope, ts.Samples.tokens(begun[0], mask, labels, task="one"), ts.Samples.tokens(begun[1], task="other"), tokens=50
+    )
+    found["contribution_a"][:, 1:] = np.nan  # nothing but the first token
+    tokens = ts.recipes.conflict_tokens(found)
+    assert np.isclose(tokens["expected"].sum(), 1) and np.isclose(tokens["rate"].sum(), 1)
+
+
+def test_conflicts_of_several_models_must_be_chosen_from():
+    scope, one, other = texts("gpt2", 5, 4)
+    found = ts.Study({"x": scope, "y": scope}, one + other).run(ts.recipes.sample_conflicts)["sample_conflicts"]
+    for read in (ts.recipes.conflict_pairs, ts.recipes.curate, ts.recipes.conflict_tokens):
+        with pytest.raises(ValueError, match=r"there is more than one of model here: choose one, such as ds.isel\(model=0\)"):
+            read(found)
+    assert len(ts.recipes.conflict_pairs(found.isel(model=1))) == 20
+
+
+def test_a_step_of_a_model_in_half_precision_is_not_rounded_away():
+    scope, one, other = texts("gpt2", 8, 4)
+    half = copy.deepcopy(scope.model).to(torch.bfloat16)
+    found, true = (
+        ts.recipes.removal_effect(ts.Scope(model), one, [one.ids[2]], other, n_random=2)["loss_change_mean"]
+        for model in (half, copy.deepcopy(half).float())
+    )
+    assert np.allclose(found, true, rtol=0.1)
+    assert all(p.dtype == torch.bfloat16 for p in half.parameters())
