@@ -94,7 +94,7 @@ def test_conflict_by_module_is_that_of_the_dense_gradients(name):
         scope, one, other = texts(name)
     a, b = by_module(dense(scope, one)), by_module(dense(scope, other))
     found = ts.recipes.gradient_conflict(scope, one, other, per_sample=True)
-    assert set(found["module"].values) == set(a)
+    assert set(found["module"].values) == set(a) and found["pair_dot"].attrs["reduce"] == "sum"  # over modules
     for module in a:
         here, size = found.sel(module=module), np.linalg.norm(a[module]) * np.linalg.norm(b[module])
         assert np.allclose(here["pair_dot"], a[module] @ b[module].T, atol=1e-9 * size), module
@@ -222,3 +222,19 @@ def test_texts_and_raw_tensors_are_tasks_too():
     found = ts.recipes.gradient_conflict(scope, ["To be, or not to be", "that is the question"], ["def f(x):", "    return x"])
     said = json.loads(found.attrs["tensorscope"])
     assert (said["task_a"], said["task_b"]) == ("a", "b")
+
+
+def test_significance_is_by_q_over_layers():
+    g_a, g_b = np.random.default_rng(0).normal(size=(2, 10, 40))
+    g_a[:, :5] += 0.8
+    g_b[:, :5] -= 0.8
+    found = ts.recipes.gradient_alignment(*known_gradients(g_a, g_b)).sel(layer=0)
+    assert found["p_value"] < 0.017 < found["q_value"] < 0.03 and found["cosine"] < 0
+    assert not ts.recipes.gradient_alignment(*known_gradients(g_a, g_b), alpha=0.017)["significant"].any()
+    assert ts.recipes.gradient_alignment(*known_gradients(g_a, g_b), alpha=0.03)["significant"].values.tolist() == [True, False]
+
+
+def test_layers_are_asked_for_where_there_are_some():
+    scope, one, other = texts()
+    with pytest.raises(LookupError, match="leaves nothing in any layer: choose others"):
+        ts.recipes.gradient_alignment(scope, one, other, modules="transformer.wpe")

@@ -127,6 +127,8 @@ def test_bad_input_gets_one_clear_line():
         ts.recipes.fisher_overlap(scope, one, other, method="jaccard")
     with pytest.raises(ValueError, match="top_fraction is 1"):
         ts.recipes.fisher_overlap(scope, one, other, top_fraction=1)
+    with pytest.raises(ValueError, match="task 'other' has 3 samples: this takes at least 4 of each"):
+        ts.recipes.fisher_overlap(scope, one, other[:3])
     with pytest.raises(TypeError, match="a is a Samples, the other holds weights"):
         ts.recipes.fisher_overlap(scope, one, importance)
     with pytest.raises(ValueError, match="different parameters"):

@@ -145,6 +145,19 @@ def test_what_a_token_adds_is_what_its_position_adds_in_each_layer():
     assert np.allclose(found["contribution_a"][0], expected, rtol=1e-8, atol=1e-12)
 
 
+def test_tokens_of_one_set_are_mirrored():
+    scope, one, other = texts("gpt2", 6, 5)
+    found = ts.recipes.sample_conflicts(scope, one + other, tokens=100)
+    samples = one + other
+    assert np.array_equal(found["token_a"], found["token_b"].T) and found.sizes["pair"] > 10
+    for k in range(found.sizes["pair"]):
+        i, j = (samples.ids.index(found[f"pair_sample_{side}"].values[k]) for side in "ab")
+        for side, row in (("a", i), ("b", j)):
+            added = found[f"contribution_{side}"].values[k]
+            assert np.isclose(np.nansum(added), found["dot"].values[i, j])
+            assert found[f"token_{side}"].values[i, j] == samples.input_ids[row][int(np.nanargmin(added))]
+
+
 def test_a_first_token_that_all_share_is_told_apart():
     scope, one, other = texts("gpt2", 6, 5)
     begun = [
@@ -183,6 +196,8 @@ def test_the_layer_named_has_the_lowest_inner_product():
     found = ts.recipes.sample_conflicts(scope, one, other, per_sample=True, tokens=0)
     assert "pair" not in found.dims and "token_a" not in found
     assert np.array_equal(found["conflict_layer"], found["layer_dot"].values.argmin(0))
+    last = ts.recipes.sample_conflicts(scope, one, other, modules="transformer.h.1.*", tokens=0)
+    assert (last["conflict_layer"] == 1).all()  # the only one there, by its own number
     a, b = dense(scope, one), dense(scope, other)
     names = [name for name in a if "h.1." in name]
     expected = sum(a[name] @ b[name].T for name in names)
@@ -386,3 +401,30 @@ def test_a_step_of_a_model_in_half_precision_is_not_rounded_away():
     )
     assert np.allclose(found, true, rtol=0.1)
     assert all(p.dtype == torch.bfloat16 for p in half.parameters())
+
+
+def test_pairs_come_by_p_and_then_by_cosine_and_small_effects_are_not_curated():
+    losses = [np.arange(8), np.arange(8)]
+    ds = made([(0, 0), (1, 1), (2, 2)], losses)
+    ds["cosine"][0, 0], ds["cosine"][1, 1], ds["p_value"][2, 2] = -0.4, -0.6, 1e-9
+    pairs = ts.recipes.conflict_pairs(ds, significant=True)
+    assert pairs["sample_a"].tolist() == ["a2", "a1", "a0"]
+    ds["effect_size"][1, 1] = 2.0
+    assert sorted(ts.recipes.curate(ds)["sample"].str[1]) == ["0", "2"]
+    assert sorted(ts.recipes.curate(ds, min_effect_size=1.0)["sample"].str[1]) == ["0", "1", "2"]
+
+
+def test_the_reason_is_the_lowest_cosine_and_names_the_other_sample():
+    for edges, hub, other in (([(3, 0), (3, 1), (3, 2)], "a3", "b1"), ([(0, 3), (1, 3), (2, 3)], "b3", "a1")):
+        ds = made(edges, [np.arange(8), np.arange(8)])
+        ds["cosine"].loc[dict(zip(("sample_a", "sample_b"), sorted((hub, other))))] = -0.9
+        (row,) = ts.recipes.curate(ds, keep="most").to_dict("records")
+        assert row["sample"] == hub and row["n_pairs"] == 3 and row["reason"] == f"its cosine with {other!r} is -0.90"
+
+
+def test_a_sample_that_agrees_with_the_other_task_is_not_against_it():
+    q = np.ones(8)
+    q[2] = 1e-5
+    ds = made([], [np.arange(8), np.arange(8)], task_q=(q, np.ones(8)))
+    ds["mean_cosine_a"][2] = 0.2
+    assert ts.recipes.curate(ds).empty

@@ -154,6 +154,13 @@ def test_an_interrupt_leaves_both_tasks_of_what_is_done(monkeypatch):
     alone = R.gradient_conflict(scope, one[:3], other[:3])
     assert np.allclose(conflict["dot"], alone["dot"], rtol=1e-6)
     assert overlap is None  # three of each are too few for it
+    with pytest.raises(KeyboardInterrupt) as caught, listened(_Stop(8)):
+        R.qkov_interference(scope, one, other, chunk=4)
+    few = R.qkov_interference(scope, one[:4], other[:4])
+    assert all(np.allclose(caught.value.results[0][name], few[name], rtol=1e-6) for name in ("score", "p_value", "total"))
+    with pytest.raises(KeyboardInterrupt) as caught, listened(_Stop(10)):  # five of each: halves of three and of two
+        R.fisher_overlap(scope, one, other, chunk=5)
+    assert np.isclose(caught.value.results[0]["total"], R.fisher_overlap(scope, one[:5], other[:5])["total"], rtol=1e-6)
     with pytest.raises(KeyboardInterrupt) as caught, listened(_Stop(4)):  # given two sets they are taken in turns
         R.gradient_conflict(scope, one, other, chunk=4)
     assert np.allclose(caught.value.results[0]["dot"], R.gradient_conflict(scope, one[:2], other[:2])["dot"], rtol=1e-6)
@@ -185,6 +192,16 @@ def test_an_interrupt_before_the_tokens_or_among_them_leaves_the_pairs(monkeypat
     if "pair" in found.dims:
         same = alone.sel(pair=found["pair"].values)
         assert np.allclose(found["contribution_a"], same["contribution_a"], atol=1e-9, equal_nan=True)
+
+
+def test_an_interrupt_before_the_second_task_leaves_no_comparison(monkeypatch):
+    monkeypatch.setattr(progress, "PER_SECOND", 10**9)
+    scope, one, other = texts("gpt2", 8, 8)
+    (pair,) = pairs_of_tasks(one + other)
+    calls = [(recipe.using(chunk=4), (pair,), {}) for recipe in COMPARING]
+    with pytest.raises(KeyboardInterrupt) as caught, listened(_Stop(8)):
+        run_together(scope, calls)
+    assert caught.value.results == [None] * len(calls)
 
 
 def test_with_an_executor_the_numbers_are_the_same():
