@@ -147,7 +147,13 @@ def _projected(g_a: Mapping[str, Tensor], g_b: Mapping[str, Tensor]) -> dict[str
             raise ValueError(f"{name or 'g_a'} has shape {tuple(g_a[name].shape)}, in g_b {tuple(g_b[name].shape)}")
     dot = sum(float((g_a[name].double() * g_b[name].double()).sum()) for name in g_a)
     size = sum(float((g_b[name].double() ** 2).sum()) for name in g_a)
-    return {name: g - (dot / size) * g_b[name] if dot < 0 else g.clone() for name, g in g_a.items()}
+    return {name: g.clone() if dot >= 0 else _less(g, dot / size * g_b[name].double()) for name, g in g_a.items()}
+
+
+def _less(g: Tensor, part: Tensor) -> Tensor:
+    import torch
+
+    return g - part.to(torch.result_type(g, 1.0))
 
 
 @recipe(

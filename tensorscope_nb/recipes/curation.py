@@ -34,26 +34,29 @@ def conflict_pairs(ds: xr.Dataset, *, significant: bool = False) -> pd.DataFrame
     """
     import pandas as pd
 
-    _check(ds)
+    ds = _one_pair(ds)
     index_a, index_b = ds["index_a"].values, ds["index_b"].values
     once = np.ones((len(index_a), len(index_b)), dtype=bool)
     if np.array_equal(ds["sample_a"].values, ds["sample_b"].values):
         once = np.triu(once, 1)
     if significant:
-        once &= ds["significant"].values
+        once &= ds["significant"].values == 1
     i, j = np.nonzero(once)
     order = np.lexsort((ds["cosine"].values[i, j], ds["p_value"].values[i, j]))
     i, j = i[order], j[order]
 
-    def at(name: str, default: Any = -1) -> Any:
-        return ds[name].values[i, j] if name in ds else np.full(len(i), default)
+    def at(name: str) -> Any:
+        return ds[name].values[i, j]
+
+    def numbers(name: str) -> Any:
+        return ds[name].fillna(-1).values[i, j].astype(int) if name in ds else np.full(len(i), -1)
 
     columns = {
         "sample_a": ds["sample_a"].values[i], "sample_b": ds["sample_b"].values[j], "sample_a_idx": index_a[i],
         "sample_b_idx": index_b[j], "task_a": ds["task_a"].values[i], "task_b": ds["task_b"].values[j], "cosine": at("cosine"),
         "dot": at("dot"), "p_value": at("p_value"), "q_value": at("q_value"), "effect_size": at("effect_size"),
-        "fdr_significant": at("significant"), "layer": at("conflict_layer"), "token_id": at("token_a"),
-        "token_b_id": at("token_b"), "sample_a_loss": ds["loss_a"].values[i], "sample_b_loss": ds["loss_b"].values[j],
+        "fdr_significant": at("significant") == 1, "layer": numbers("conflict_layer"), "token_id": numbers("token_a"),
+        "token_b_id": numbers("token_b"), "sample_a_loss": ds["loss_a"].values[i], "sample_b_loss": ds["loss_b"].values[j],
     }  # fmt: skip
     return pd.DataFrame(columns)
 
@@ -81,7 +84,7 @@ def curate(ds: xr.Dataset, keep: Keep = "lower_loss", *, alpha: float = 0.01, mi
     """
     import pandas as pd
 
-    _check(ds)
+    ds = _one_pair(ds)
     if keep not in ("lower_loss", "higher_loss", "most"):
         raise ValueError(f"keep is {keep!r}: choose 'lower_loss', 'higher_loss' or 'most'")
     known: dict[int, dict[str, Any]] = {}  # by number
@@ -133,7 +136,7 @@ def conflict_tokens(ds: xr.Dataset) -> xr.Dataset:
 
     rate is the share, among the sides of the pairs that were looked at, in which a token is the one that lowers the inner
     product most; expected is its share of the positions of those texts, which is what a token picked at random would have. A
-    first token that was told apart takes no part.
+    first token that was told apart takes no part, nor a side that has no other.
 
     >>> import tensorscope_nb as ts
     >>> scope = ts.load("tiny")
@@ -142,14 +145,16 @@ def conflict_tokens(ds: xr.Dataset) -> xr.Dataset:
     >>> round(float(tokens["rate"].sum()), 6), round(float(tokens["expected"].sum()), 6)
     (1.0, 1.0)
     """
-    _check(ds)
-    if "pair" not in ds.dims:
+    ds = _one_pair(ds)
+    if not ds.sizes.get("pair"):
         raise LookupError("no pair was looked at token by token: make it with tokens= above 0, of samples that have tokens")
     ids = np.concatenate([ds["token_id_a"].values, ds["token_id_b"].values])
     added = np.concatenate([ds["contribution_a"].values, ds["contribution_b"].values])
-    ids = np.where(np.isfinite(added), ids, -1)
+    ids = np.where(np.isfinite(added), ids, -1).astype(int)
+    told = (ids >= 0).any(1)
+    ids, added = ids[told], added[told]
     lowest = ids[np.arange(len(ids)), np.where(ids >= 0, added, np.inf).argmin(1)]
-    texts = np.concatenate([ds["token_text_a"].values, ds["token_text_b"].values])
+    texts = np.concatenate([ds["token_text_a"].values, ds["token_text_b"].values])[told]
     tokens = np.unique(ids[ids >= 0])
     words = dict(zip(ids.ravel(), texts.ravel(), strict=True))
     n = np.array([(lowest == token).sum() for token in tokens])
@@ -163,10 +168,12 @@ def conflict_tokens(ds: xr.Dataset) -> xr.Dataset:
     return dataset(variables, coords, n_conflicts=len(ids))
 
 
-def _check(ds: xr.Dataset) -> None:
+def _one_pair(ds: xr.Dataset) -> xr.Dataset:
+    """The conflicts of one pair of tasks; of one that was chosen among several, its own samples and pairs alone."""
     if "effect_size" not in ds or "task_q_value_a" not in ds:
         raise LookupError(f"there is no effect_size among {', '.join(map(str, ds.data_vars))}: give a sample_conflicts")
-    if "tasks" in ds.dims:
-        raise ValueError(
-            "these are the conflicts of several pairs of tasks: choose one, ds.sel(tasks=…).dropna('sample_a', how='all')"
-        )
+    if several := [dim for dim in ds["dot"].dims if dim not in ("sample_a", "sample_b")]:
+        raise ValueError(f"there is more than one of {several[0]} here: choose one, such as ds.isel({several[0]}=0)")
+    there = ds["dot"].notnull()
+    ds = ds.isel(sample_a=there.any("sample_b").values, sample_b=there.any("sample_a").values)
+    return ds.isel(pair=ds["pair_tasks"].values == ds["tasks"].item()) if "pair_tasks" in ds.coords else ds

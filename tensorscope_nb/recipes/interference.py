@@ -69,7 +69,8 @@ def qkov_interference(
     no sign. For p each pair is whitened by the halves of the tasks that it is not in: an Î that holds the pair makes p too
     small where gradients are rare or skewed (size up to .27 at .05, and 1 in the worst case; .067 this way, .22 in the worst
     case). Labels are not permuted: that would ask whether the tasks differ. ``bias`` adds the biases of Q, K and V.
-    ``ts.recipes.top_conflicts`` lists the pairs.
+    ``ts.recipes.top_conflicts`` lists the pairs. Where memory is short the pairs come after all gradients: interrupted then, Î
+    is of more samples than there are pairs of.
     Errors: UnsupportedModel without heads. Cost: one forward and one backward, n_a n_b products per weight. A warning comes
     below ``min_samples`` (30 are advised: Î is a mean over them), and where the ridge is above the median Î of a slice, so
     that it decides and not Î.
@@ -167,6 +168,8 @@ def top_conflicts(ds: xr.Dataset, n: int = 100) -> pd.DataFrame:
         raise LookupError(f"there is no pair_score among {', '.join(map(str, ds.data_vars))}: give a qkov_interference")
     if n < 1:
         raise ValueError(f"n is {n}: ask for at least 1 pair")
+    if len(several := ds["pair_score"].dims) > 5:
+        raise ValueError(f"there is more than one of {several[0]} here: choose one, such as ds.isel({several[0]}=0)")
     shares, scores = ds["n_sharing"].values, ds["pair_score"].values
     head = np.arange(scores.shape[2])
     once = (head % shares[:, None] == 0)[:, None, :, None, None] & np.isfinite(scores)

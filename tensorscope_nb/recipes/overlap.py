@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Method = Literal["bhattacharyya", "mask"]
 Weights = Mapping[str, Tensor]
 LEAST = 4  # samples of each task: two halves of two
-WORDS = {"bhattacharyya": "overlap of the Fishers", "mask": "overlap of the top {:.0%} of weights"}
+WORDS = {"bhattacharyya": "overlap of the Fishers", "mask": "overlap of the top {:g}% of weights"}
 # what is found: its name by layer, its name over all weights, and what it says beyond "overlap"
 NAMES = {
     "overlap": ("overlap", "total", ""),
@@ -104,12 +104,13 @@ def fisher_overlap(
 
 
 def _is_weights(x: Any) -> bool:
-    return isinstance(x, Mapping) and not {"input_ids", "x"} & set(x)
+    return isinstance(x, Mapping) and not {"input_ids", "x", "labels"} & set(x)  # those are batches
 
 
 def _checked(scope: Scope, x: Any, side: str) -> Weights:
     if not _is_weights(x):
         raise TypeError(f"{side} is a {type(x).__name__}, the other holds weights: give samples twice, or weights twice")
+    x = {name: torch.as_tensor(value) for name, value in x.items()}
     shapes = {name: p.shape for name, p in scope.model.named_parameters()}
     for name, value in x.items():
         if name not in shapes:
@@ -132,7 +133,7 @@ def _table(
     kinds = {value.dtype == torch.bool for weights in given for value in weights.values()}
     if len(kinds) > 1:
         raise ValueError("some of a and b are masks and some importances: give both as masks, or both as importances")
-    method, words = ("mask", "overlap of the masks") if True in kinds else (method, WORDS[method].format(top))
+    method, words = ("mask", "overlap of the masks") if True in kinds else (method, WORDS[method].format(100 * top))
     layers = sorted({layer for name in given[0] if (layer := layer_of(scope, name.rpartition(".")[0])) >= 0})
     groups = [[name for name in given[0] if layer_of(scope, name.rpartition(".")[0]) == layer] for layer in layers]
     *rows, over_all = [

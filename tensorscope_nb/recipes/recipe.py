@@ -121,7 +121,7 @@ def _watched(asking: Asking) -> Generator[GradientRequest, Coverage, tuple[Any, 
         except StopIteration as end:
             return end.value, complete
         given = yield request
-        complete = complete and given.complete
+        complete = complete and given is not None and given.complete
 
 
 def run_together(

@@ -37,7 +37,8 @@ def removal_effect(
 
     What it answers: whether what ``curate`` would remove is better gone, on samples it has not seen.
     Equation: θ' = θ − η mean_{i kept} g_i; loss_change = mean loss of the evaluation samples at θ' − at θ. ``removed`` are ids
-    in ``train``; each random control removes as many samples of each task. The model is left as it is: a copy takes the step.
+    in ``train``; each random control removes as many samples of each task. The model is left as it is: a copy takes the step,
+    in single precision where the model is in half.
 
     Result: ``[selection, replicate] loss_change`` (selection: everything kept, removed, random; one replicate but for random,
     NaN beyond), ``[selection] loss_change_mean``, ``[selection, sample] loss_change_by_sample`` (random: the mean of its
@@ -65,8 +66,10 @@ def removal_effect(
         raise ValueError(f"n_random is {n_random}: the control takes at least 1 random removal")
     rows = [train.ids.index(name) for name in dict.fromkeys(removed)]
     generator = np.random.default_rng(current().seed if seed is None else seed)
-    total, before = _sum(scope, train), scope.losses(evaluation).double().numpy()
-    trial = type(scope)(copy.deepcopy(scope.model), scope.tokenizer, scope.rule.custom, name=scope.name)
+    total = _sum(scope, train)
+    wide = torch.promote_types(torch.float32, next(scope.model.parameters()).dtype)  # in half precision a step is rounded away
+    trial = type(scope)(copy.deepcopy(scope.model).to(wide), scope.tokenizer, scope.rule.custom, name=scope.name)
+    before = trial.losses(evaluation).double().numpy()
 
     def change(gone: list[int]) -> np.ndarray:
         less = _sum(scope, train[gone]) if gone else {}
@@ -74,7 +77,7 @@ def removal_effect(
             for (name, moved), start in zip(trial.model.named_parameters(), scope.model.parameters(), strict=True):
                 if name in total:
                     mean = (total[name] - less.get(name, 0)) / (len(train) - len(gone))
-                    moved.copy_(start - learning_rate * mean.to(start))
+                    moved.copy_(start.to(wide) - learning_rate * mean.to(moved))
         return trial.losses(evaluation).double().numpy() - before
 
     random = [change(_alike(train, rows, generator)) for _ in range(n_random)]

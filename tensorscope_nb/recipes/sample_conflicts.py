@@ -176,8 +176,9 @@ def _token_by_token(
     numbered = [(involved.index(i), involved.index(j)) for i, j in rows]
     reducer = PairTokens(numbered, two.samples.input_ids.shape[1])
     samples = two.samples[involved]
-    covered = yield GradientRequest(samples, [reducer], **options)
-    done = [at for at, pair in enumerate(numbered) if max(pair) < len(covered.samples)]  # an interrupt leaves fewer
+    covered = yield GradientRequest(samples, [reducer], enough=lambda n: True, **options)  # there is a result without it
+    n = len(covered.samples) if covered else 0  # an interrupt leaves fewer than there are
+    done = [at for at, pair in enumerate(numbered) if max(pair) < n]
     reducer.keep(done)
     pairs, rows = [pairs[at] for at in done], [rows[at] for at in done]
     if not pairs:

@@ -58,9 +58,11 @@ def _along_tasks(results: Sequence[xr.Dataset], names: Sequence[str]) -> xr.Data
     tables = [result.drop_vars(mine) for result, mine in zip(results, listed, strict=True)]
     numbers = [table.map(lambda v: v.astype(float) if v.dtype.kind == "b" else v) for table in tables]
     joined = xr.concat(numbers, index, join="outer", combine_attrs="override", coords="minimal", compat="no_conflicts")
-    for dim in ("sample_a", "sample_b"):
-        if dim in joined.dims:  # an outer join sorts
-            joined = joined.reindex({dim: list(dict.fromkeys(name for table in tables for name in table[dim].values))})
+    for dim in joined.xindexes.keys() - {"tasks"}:  # what is joined is sorted: back to the order in which it came
+        came = [value for table in tables if dim in table.coords for value in table[dim].values]
+        joined = joined.sel({dim: list(dict.fromkeys(came))})
+    whole = {name for name, c in joined.coords.items() if c.dtype.kind == "f" and name in tables[0].coords}
+    joined = joined.assign_coords({name: joined[name].astype(tables[0][name].dtype) for name in whole})  # NaN was in between
     if any(listed):
         pairs = [
             result[mine]
@@ -73,5 +75,6 @@ def _along_tasks(results: Sequence[xr.Dataset], names: Sequence[str]) -> xr.Data
     said = [json.loads(result.attrs["tensorscope"]) for result in results]
     own = ("task_a", "task_b")
     common = {key: value for key, value in said[0].items() if all(each.get(key) == value for each in said) and key not in own}
+    common |= {"partial": True} if any(each.get("partial") for each in said) else {}
     joined.attrs = {"tensorscope": json.dumps(common | {"tasks": dict(zip(names, said, strict=True))})}
     return joined

@@ -18,7 +18,7 @@ from torch import Tensor
 BLOCK_BYTES = 8 * 2**20  # what fits into the caches together with what is made of it
 SIDE = 256  # rows and columns of a block, at least: thinner ones leave the multiplication waiting for memory
 
-TINY = 1e-15  # the squares of what is smaller leave single precision
+TINY = 1e-15  # the squares of what is smaller, or larger than 1 / TINY, leave single precision
 MANY = 8  # where more than one in so many rows is touched, picking them out costs more than it saves
 
 Rows = slice | Tensor  # some rows of a parameter: neighbours, or their sorted numbers
@@ -44,9 +44,9 @@ class Product:
     def block(self, rows: Rows, columns: slice) -> Tensor:
         return torch.bmm(self.left[:, :, rows].mT, self.right[:, :, columns])
 
-    def largest(self) -> float:
-        """A bound on the first sample's entries, term by term."""
-        return float(self.left[0].abs().max() * self.right[0].abs().max())
+    def largest(self) -> Tensor:
+        """A bound on each sample's entries, term by term (n,)."""
+        return _largest(self.left) * _largest(self.right)
 
     def double(self) -> Product:
         return Product(self.left.double(), self.right.double())
@@ -88,8 +88,8 @@ class Lookup:
         right = self.right[:, :, columns]
         block.index_put_((sample, place[sample, position]), right[sample, position], accumulate=True)
 
-    def largest(self) -> float:
-        return float(self.right[0].abs().max())
+    def largest(self) -> Tensor:
+        return _largest(self.right)
 
     def double(self) -> Lookup:
         return Lookup(self.tokens, self.right.double(), self.n_rows)
@@ -120,8 +120,8 @@ class Whole:
     def block(self, rows: Rows, columns: slice) -> Tensor:
         return self.values[:, rows, columns].clone()
 
-    def largest(self) -> float:
-        return float(self.values[0].abs().max())
+    def largest(self) -> Tensor:
+        return _largest(self.values)
 
     def double(self) -> Whole:
         return Whole(self.values.double())
@@ -173,11 +173,12 @@ class Gradients:
         return block
 
     def wide(self) -> Gradients:
-        """The same in double precision where squares would underflow; the first sample tells how small they are."""
+        """The same in double precision where the squares of any sample would leave single precision."""
         if self.dtype == torch.float64 or not self.forms:
             return self
-        largest = max(form.largest() for form in self.forms)
-        return self if largest > TINY or largest == 0 else self.double()
+        largest = torch.stack([form.largest() for form in self.forms]).amax(0)
+        fits = (largest == 0) | ((largest > TINY) & (largest < 1 / TINY))
+        return self if bool(fits.all()) else self.double()
 
     def double(self) -> Gradients:
         return Gradients(self.weight, [form.double() for form in self.forms], self.n, torch.float64)
@@ -235,6 +236,10 @@ def blocks(*gradients: Gradients) -> Iterator[tuple[Rows, slice, bool]]:
     for span, touched in spans:
         for a in range(0, columns, wide):
             yield span, slice(a, min(a + wide, columns)), touched
+
+
+def _largest(tensor: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(tensor, torch.inf, (1, 2)).double()
 
 
 def widened(tensor: Tensor) -> Tensor:

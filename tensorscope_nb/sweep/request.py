@@ -29,7 +29,8 @@ class GradientRequest:
     """Per-sample gradients of ``samples``, for these reducers.
 
     ``unit`` says of what there is one gradient each, ``kind`` whose labels the losses have: the data's (empirical), or some
-    drawn from the model with ``seed``. ``enough`` says of how many samples, where not all are done, something can be made.
+    drawn from the model with ``seed``. ``enough`` says of how many samples, where not all are done, something can be made
+    (of none: it is then answered with None).
     """
 
     samples: Samples
@@ -64,9 +65,12 @@ def drive(
     samples that were done; what each has is then its ``results``.
     """
     results: list[Any] = [None] * len(starting)
+    running = [start() for start in starting]
+    waiting: dict[int, GradientRequest] = {}
     try:
-        running = [start() for start in starting]
-        waiting = {i: request for i, asking in enumerate(running) if (request := _next(asking, None, results, i)) is not None}
+        for i, asking in enumerate(running):
+            if (request := _next(asking, None, results, i)) is not None:
+                waiting[i] = request
         first = True
         while waiting:
             for group in sharing(waiting):
@@ -75,12 +79,16 @@ def drive(
                 for i, request in group.items():
                     del waiting[i]
                     given = _given(request, covered)
-                    if given and (following := _next(running[i], given, results, i)) and not covered.interrupted:
+                    following = _next(running[i], given, results, i) if given else request if covered.interrupted else None
+                    if following is not None:
                         waiting[i] = following
                 if covered.interrupted:
                     raise KeyboardInterrupt
             first = False
     except KeyboardInterrupt as interrupt:
+        for i, request in waiting.items():
+            if request.enough(0):
+                _next(running[i], None, results, i)
         raise Unfinished(results) from interrupt
     return results
 

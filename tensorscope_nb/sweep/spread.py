@@ -10,6 +10,7 @@ import io
 import os
 import pickle
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
 
 WORKERS = 4  # where an executor does not say how many it has
+_one_at_a_time = threading.Lock()  # threads of one process share the model, and each would hear of what the others run
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ def _task(
     mark.touch()
     if os.getpid() != parent:
         torch.set_num_threads(1)  # the workers share the cores
-    with options(**settings):
+    with _one_at_a_time, options(**settings):
         found = function(_loaded(scope), *arguments)
     mark.with_suffix(".end").touch()
     return found

@@ -94,7 +94,7 @@ def test_conflict_by_module_is_that_of_the_dense_gradients(name):
         scope, one, other = texts(name)
     a, b = by_module(dense(scope, one)), by_module(dense(scope, other))
     found = ts.recipes.gradient_conflict(scope, one, other, per_sample=True)
-    assert set(found["module"].values) == set(a)
+    assert set(found["module"].values) == set(a) and found["pair_dot"].attrs["reduce"] == "sum"  # over modules
     for module in a:
         here, size = found.sel(module=module), np.linalg.norm(a[module]) * np.linalg.norm(b[module])
         assert np.allclose(here["pair_dot"], a[module] @ b[module].T, atol=1e-9 * size), module
@@ -139,6 +139,11 @@ def test_a_projected_gradient_is_orthogonal_and_another_is_left_alone():
     assert torch.equal(ts.recipes.project_conflict(g_a, -g_b), g_a)
     parts = ts.recipes.project_conflict({"x": g_a[:5], "y": g_a[5:]}, {"x": g_b[:5], "y": g_b[5:]})
     assert torch.allclose(torch.cat([parts["x"], parts["y"]]), projected)
+    tiny = ts.recipes.project_conflict(torch.tensor([1.0, -1.0]), torch.tensor([0.0, 1e-39]))
+    assert torch.allclose(tiny, torch.tensor([1.0, 0.0]), atol=1e-5)
+    assert ts.recipes.project_conflict(torch.tensor([1, -1]), torch.tensor([0, 2])).tolist() == [1, 0]
+    assert ts.recipes.project_conflict(torch.tensor([1.0, -1.0]), torch.zeros(2)).tolist() == [1, -1]
+    assert ts.recipes.project_conflict(torch.tensor([1.0, -1.0]), torch.tensor([0.0, torch.nan])).isnan().all()
     with pytest.raises(ValueError, match="different parameters"):
         ts.recipes.project_conflict({"x": g_a}, {"y": g_b})
     with pytest.raises(TypeError, match="give two tensors, or two mappings"):
@@ -217,3 +222,19 @@ def test_texts_and_raw_tensors_are_tasks_too():
     found = ts.recipes.gradient_conflict(scope, ["To be, or not to be", "that is the question"], ["def f(x):", "    return x"])
     said = json.loads(found.attrs["tensorscope"])
     assert (said["task_a"], said["task_b"]) == ("a", "b")
+
+
+def test_significance_is_by_q_over_layers():
+    g_a, g_b = np.random.default_rng(0).normal(size=(2, 10, 40))
+    g_a[:, :5] += 0.8
+    g_b[:, :5] -= 0.8
+    found = ts.recipes.gradient_alignment(*known_gradients(g_a, g_b)).sel(layer=0)
+    assert found["p_value"] < 0.017 < found["q_value"] < 0.03 and found["cosine"] < 0
+    assert not ts.recipes.gradient_alignment(*known_gradients(g_a, g_b), alpha=0.017)["significant"].any()
+    assert ts.recipes.gradient_alignment(*known_gradients(g_a, g_b), alpha=0.03)["significant"].values.tolist() == [True, False]
+
+
+def test_layers_are_asked_for_where_there_are_some():
+    scope, one, other = texts()
+    with pytest.raises(LookupError, match="leaves nothing in any layer: choose others"):
+        ts.recipes.gradient_alignment(scope, one, other, modules="transformer.wpe")

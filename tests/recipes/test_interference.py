@@ -192,5 +192,33 @@ def test_warnings_and_bad_input():
         ts.recipes.qkov_interference(scope, one, other, modules="*.mlp.*")
     with pytest.raises(ts.UnsupportedModel, match="no heads"):
         ts.recipes.qkov_interference(*known_gradients(np.ones((4, 4)), np.ones((4, 4))))
+    several = ts.Study({"x": scope, "y": scope}, one + other).run(ts.recipes.qkov_interference)["qkov_interference"]
+    with pytest.raises(ValueError, match="there is more than one of model here: choose one"):
+        ts.recipes.top_conflicts(several)
     with pytest.raises(LookupError, match="give a qkov_interference"):
         ts.recipes.top_conflicts(ts.recipes.gradient_conflict(scope, one, other))
+
+
+def test_below_four_samples_of_a_task_there_are_scores_and_no_p():
+    scope, one, other = texts("gpt2", 3, 5)
+    found = ts.recipes.qkov_interference(scope, one, other)
+    assert found["p_value"].isnull().all() and found["score"].notnull().all() and not found["significant"].any()
+    assert ts.recipes.qkov_interference(scope, other, one[:2])["p_value"].isnull().all()
+    assert ts.recipes.qkov_interference(scope, other[:4], ts.Samples.tokens(other.input_ids, task="x"))["p_value"].notnull().all()
+
+
+def test_significance_is_by_q_over_slices(monkeypatch):
+    scope, one, other = texts("llama", 8, 8)
+    found = ts.recipes.qkov_interference(scope, one, other)
+    p, q = (found[name].where(found["score"] > 0).min().item() for name in ("p_value", "q_value"))
+    assert p < q < 1
+    for alpha, any_is in (((p + q) / 2, False), (q * 1.001, True)):
+        monkeypatch.setattr("tensorscope_nb.recipes.interference.ALPHA", alpha)
+        assert ts.recipes.qkov_interference(scope, one, other)["significant"].any() == any_is
+
+
+def test_epsilon_is_of_the_magnitude_mode_alone():
+    scope, one, other = texts("gpt2", 5, 4)
+    for mode in ("signed", "symmetric", "magnitude"):
+        low, high = (ts.recipes.qkov_interference(scope, one, other, mode=mode, epsilon=e)["score"] for e in (0, 1e3))
+        assert np.array_equal(low, high) == (mode != "magnitude")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from model_zoo import build
 from scipy.linalg import sqrtm
 from two_tasks import dense, known_gradients, texts
 
@@ -54,6 +55,22 @@ def test_one_with_itself_and_with_something_disjoint():
     assert float(masks["total"]) == 0 and float(masks["jaccard"]) == 0
     same = ts.recipes.fisher_overlap(scope, half, half)
     assert float(same["total"]) == 1 and float(same["jaccard"]) == 1
+
+
+def test_importances_may_be_arrays_and_batches_are_samples():
+    scope, one, other = texts("gpt2", 6, 5)
+    one, other = ts.recipes.fisher_importance(scope, one), ts.recipes.fisher_importance(scope, other)
+    arrays = ({name: value.numpy() for name, value in x.items()} for x in (one, other))
+    assert ts.recipes.fisher_overlap(scope, one, other).equals(ts.recipes.fisher_overlap(scope, *arrays))
+    few = ts.recipes.fisher_overlap(scope, one, other, method="mask", top_fraction=0.005)
+    assert few["total"].attrs["long_name"].startswith("overlap of the top 0.5% of weights")
+    x = torch.randn(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    batches = [{"pixel_values": x[rows], "labels": torch.arange(5)} for rows in (slice(5), slice(5, 10))]
+    vision = ts.Scope(build("vit"))
+    tasks = [vision.samples(dict(batch), task=task) for batch, task in zip(batches, "ab")]
+    assert float(ts.recipes.fisher_overlap(vision, *batches)["total"]) == float(
+        ts.recipes.fisher_overlap(vision, *tasks)["total"]
+    )
 
 
 def test_identical_masks_overlap_fully_however_sparse():
@@ -110,6 +127,8 @@ def test_bad_input_gets_one_clear_line():
         ts.recipes.fisher_overlap(scope, one, other, method="jaccard")
     with pytest.raises(ValueError, match="top_fraction is 1"):
         ts.recipes.fisher_overlap(scope, one, other, top_fraction=1)
+    with pytest.raises(ValueError, match="task 'other' has 3 samples: this takes at least 4 of each"):
+        ts.recipes.fisher_overlap(scope, one, other[:3])
     with pytest.raises(TypeError, match="a is a Samples, the other holds weights"):
         ts.recipes.fisher_overlap(scope, one, importance)
     with pytest.raises(ValueError, match="different parameters"):

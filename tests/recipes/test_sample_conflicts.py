@@ -1,11 +1,13 @@
 """Sample against sample: the pairs, their tokens, and what to remove."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy import stats
-from two_tasks import dense, known_gradients, texts
+from two_tasks import Point, dense, half_square, known_gradients, texts
 
 import tensorscope_nb as ts
 from tensorscope_nb.numerics.cover import vertex_cover
@@ -143,6 +145,19 @@ def test_what_a_token_adds_is_what_its_position_adds_in_each_layer():
     assert np.allclose(found["contribution_a"][0], expected, rtol=1e-8, atol=1e-12)
 
 
+def test_tokens_of_one_set_are_mirrored():
+    scope, one, other = texts("gpt2", 6, 5)
+    found = ts.recipes.sample_conflicts(scope, one + other, tokens=100)
+    samples = one + other
+    assert np.array_equal(found["token_a"], found["token_b"].T) and found.sizes["pair"] > 10
+    for k in range(found.sizes["pair"]):
+        i, j = (samples.ids.index(found[f"pair_sample_{side}"].values[k]) for side in "ab")
+        for side, row in (("a", i), ("b", j)):
+            added = found[f"contribution_{side}"].values[k]
+            assert np.isclose(np.nansum(added), found["dot"].values[i, j])
+            assert found[f"token_{side}"].values[i, j] == samples.input_ids[row][int(np.nanargmin(added))]
+
+
 def test_a_first_token_that_all_share_is_told_apart():
     scope, one, other = texts("gpt2", 6, 5)
     begun = [
@@ -181,6 +196,8 @@ def test_the_layer_named_has_the_lowest_inner_product():
     found = ts.recipes.sample_conflicts(scope, one, other, per_sample=True, tokens=0)
     assert "pair" not in found.dims and "token_a" not in found
     assert np.array_equal(found["conflict_layer"], found["layer_dot"].values.argmin(0))
+    last = ts.recipes.sample_conflicts(scope, one, other, modules="transformer.h.1.*", tokens=0)
+    assert (last["conflict_layer"] == 1).all()  # the only one there, by its own number
     a, b = dense(scope, one), dense(scope, other)
     names = [name for name in a if "h.1." in name]
     expected = sum(a[name] @ b[name].T for name in names)
@@ -335,3 +352,79 @@ def test_bad_input_gets_one_clear_line():
     ):
         with pytest.raises(error, match=words):
             call()
+
+
+def test_a_sample_that_is_all_but_learned_keeps_its_direction():
+    """Its squared gradient is no number in single precision; another one's beside it is."""
+    g_a, g_b = rng.normal(size=(6, 8)), rng.normal(size=(5, 8))
+    g_a[2] *= 1e-24
+    g_b[3] *= 1e-30
+    scope = ts.Scope(Point(8, 4), loss=half_square)
+    one, other = (
+        ts.Samples.tensors(torch.tensor(-g, dtype=torch.float32), torch.zeros(len(g)), task=t)
+        for g, t in ((g_a, "one"), (g_b, "other"))
+    )
+    found = ts.recipes.sample_conflicts(scope, one, other)["cosine"]
+    assert np.allclose(found, g_a @ g_b.T / np.linalg.norm(g_a, axis=1)[:, None] / np.linalg.norm(g_b, axis=1), atol=1e-6)
+
+
+def test_a_side_without_tokens_of_its_own_takes_no_part_in_conflict_tokens():
+    scope, one, other = texts("gpt2", 5, 4)
+    begun = one.input_ids.index_fill(1, torch.tensor([0]), 7), other.input_ids.index_fill(1, torch.tensor([0]), 7)
+    mask = one.attention_mask.clone()
+    mask[:, 2:] = 0
+    labels = begun[0].clone()
+    labels[:, 0] = -100
+    found = ts.recipes.sample_conflicts(
+        scope, ts.Samples.tokens(begun[0], mask, labels, task="one"), ts.Samples.tokens(begun[1], task="other"), tokens=50
+    )
+    found["contribution_a"][:, 1:] = np.nan  # nothing but the first token
+    tokens = ts.recipes.conflict_tokens(found)
+    assert np.isclose(tokens["expected"].sum(), 1) and np.isclose(tokens["rate"].sum(), 1)
+
+
+def test_conflicts_of_several_models_must_be_chosen_from():
+    scope, one, other = texts("gpt2", 5, 4)
+    found = ts.Study({"x": scope, "y": scope}, one + other).run(ts.recipes.sample_conflicts)["sample_conflicts"]
+    for read in (ts.recipes.conflict_pairs, ts.recipes.curate, ts.recipes.conflict_tokens):
+        with pytest.raises(ValueError, match=r"there is more than one of model here: choose one, such as ds.isel\(model=0\)"):
+            read(found)
+    assert len(ts.recipes.conflict_pairs(found.isel(model=1))) == 20
+
+
+def test_a_step_of_a_model_in_half_precision_is_not_rounded_away():
+    scope, one, other = texts("gpt2", 8, 4)
+    half = copy.deepcopy(scope.model).to(torch.bfloat16)
+    found, true = (
+        ts.recipes.removal_effect(ts.Scope(model), one, [one.ids[2]], other, n_random=2)["loss_change_mean"]
+        for model in (half, copy.deepcopy(half).float())
+    )
+    assert np.allclose(found, true, rtol=0.1)
+    assert all(p.dtype == torch.bfloat16 for p in half.parameters())
+
+
+def test_pairs_come_by_p_and_then_by_cosine_and_small_effects_are_not_curated():
+    losses = [np.arange(8), np.arange(8)]
+    ds = made([(0, 0), (1, 1), (2, 2)], losses)
+    ds["cosine"][0, 0], ds["cosine"][1, 1], ds["p_value"][2, 2] = -0.4, -0.6, 1e-9
+    pairs = ts.recipes.conflict_pairs(ds, significant=True)
+    assert pairs["sample_a"].tolist() == ["a2", "a1", "a0"]
+    ds["effect_size"][1, 1] = 2.0
+    assert sorted(ts.recipes.curate(ds)["sample"].str[1]) == ["0", "2"]
+    assert sorted(ts.recipes.curate(ds, min_effect_size=1.0)["sample"].str[1]) == ["0", "1", "2"]
+
+
+def test_the_reason_is_the_lowest_cosine_and_names_the_other_sample():
+    for edges, hub, other in (([(3, 0), (3, 1), (3, 2)], "a3", "b1"), ([(0, 3), (1, 3), (2, 3)], "b3", "a1")):
+        ds = made(edges, [np.arange(8), np.arange(8)])
+        ds["cosine"].loc[dict(zip(("sample_a", "sample_b"), sorted((hub, other))))] = -0.9
+        (row,) = ts.recipes.curate(ds, keep="most").to_dict("records")
+        assert row["sample"] == hub and row["n_pairs"] == 3 and row["reason"] == f"its cosine with {other!r} is -0.90"
+
+
+def test_a_sample_that_agrees_with_the_other_task_is_not_against_it():
+    q = np.ones(8)
+    q[2] = 1e-5
+    ds = made([], [np.arange(8), np.arange(8)], task_q=(q, np.ones(8)))
+    ds["mean_cosine_a"][2] = 0.2
+    assert ts.recipes.curate(ds).empty

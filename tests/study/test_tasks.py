@@ -11,6 +11,7 @@ from two_tasks import texts
 import tensorscope_nb as ts
 from tensorscope_nb.recipes.recipe import run_together
 from tensorscope_nb.recipes.tasks import pairs_of_tasks
+from tensorscope_nb.study.calls import _along_tasks
 from tensorscope_nb.sweep import progress
 from tensorscope_nb.sweep.progress import listened
 
@@ -98,6 +99,36 @@ def test_pairs_of_three_tasks_are_listed_once_the_most_opposed_first(tmp_path):
     assert reopened["sample_conflicts"]["token_text_a"].equals(found["token_text_a"])
 
 
+def test_one_of_several_pairs_of_tasks_reads_as_it_does_alone():
+    """Joined, numbers pass through NaN and ids are sorted."""
+    scope, one, other = texts("gpt2", 12, 4)
+    third = ts.Samples.tokens(torch.randint(1, 50, (4, 10), generator=torch.Generator().manual_seed(5)), task="third")
+    study = ts.Study(scope, one + other + third).run(R.sample_conflicts.using(tokens=9), R.qkov_interference)
+    found = study["sample_conflicts"]
+    assert found["sample_a"].values.tolist() == [*one.ids, *other.ids] and found["index_a"].dtype.kind == "i"
+    for name, (a, b) in zip(found["tasks"].values, ((one, other), (one, third), (other, third))):
+        here, alone = found.sel(tasks=name), R.sample_conflicts(scope, a, b, tokens=9)
+        pairs = R.conflict_pairs(here)
+        same = ["sample_a", "sample_b", "layer", "token_id", "token_b_id", "fdr_significant"]
+        assert pairs[same].equals(R.conflict_pairs(alone)[same]) and np.allclose(pairs["dot"], R.conflict_pairs(alone)["dot"])
+        assert R.curate(here).shape == R.curate(alone).shape and R.conflict_pairs(here, significant=True).empty
+        assert R.conflict_tokens(here).equals(R.conflict_tokens(alone))
+        top = R.top_conflicts(study["qkov_interference"].sel(tasks=name), 5)
+        assert top["index_a"].dtype.kind == "i" and set(top["sample_b"]) <= set(b.ids)
+
+
+def test_two_tasks_that_had_nothing_to_look_at_token_by_token_stand_beside_those_that_had():
+    scope, one, other = texts("gpt2", 5, 4)
+    third = ts.Samples.tokens(torch.randint(1, 50, (4, 10), generator=torch.Generator().manual_seed(5)), task="third")
+    pairs = pairs_of_tasks(one + other + third)
+    found = [R.sample_conflicts(scope, pair, tokens=n) for pair, n in zip(pairs, (0, 9, 9))]
+    joined = _along_tasks(found, ["1", "2", "3"])
+    assert (R.conflict_pairs(joined.isel(tasks=0))["token_id"] == -1).all()
+    assert R.conflict_pairs(joined.isel(tasks=1)).equals(R.conflict_pairs(found[1]))
+    with pytest.raises(LookupError, match="no pair was looked at token by token"):
+        R.conflict_tokens(joined.isel(tasks=0))
+
+
 def test_along_checkpoints_and_models():
     _, one, other = texts("gpt2", 4, 4)
     scopes = {"x": ts.Scope(build("gpt2")), "y": ts.Scope(build("gpt2"))}
@@ -117,12 +148,15 @@ def test_one_task_is_none_to_compare():
 
 
 class _Stop:
-    def __init__(self, after):
-        self.after = after
+    def __init__(self, after, sweep=1):
+        self.after, self.left, self.done = after, sweep, np.inf
 
     def __call__(self, label, done, total):
-        if label == "gradients" and done >= self.after:
-            raise KeyboardInterrupt
+        if label == "gradients":
+            self.left -= done < self.done  # another one begins
+            self.done = done
+            if not self.left and done >= self.after:
+                raise KeyboardInterrupt
 
 
 def test_an_interrupt_leaves_both_tasks_of_what_is_done(monkeypatch):
@@ -138,9 +172,54 @@ def test_an_interrupt_leaves_both_tasks_of_what_is_done(monkeypatch):
     alone = R.gradient_conflict(scope, one[:3], other[:3])
     assert np.allclose(conflict["dot"], alone["dot"], rtol=1e-6)
     assert overlap is None  # three of each are too few for it
+    with pytest.raises(KeyboardInterrupt) as caught, listened(_Stop(8)):
+        R.qkov_interference(scope, one, other, chunk=4)
+    few = R.qkov_interference(scope, one[:4], other[:4])
+    assert all(np.allclose(caught.value.results[0][name], few[name], rtol=1e-6) for name in ("score", "p_value", "total"))
+    with pytest.raises(KeyboardInterrupt) as caught, listened(_Stop(10)):  # five of each: halves of three and of two
+        R.fisher_overlap(scope, one, other, chunk=5)
+    assert np.isclose(caught.value.results[0]["total"], R.fisher_overlap(scope, one[:5], other[:5])["total"], rtol=1e-6)
     with pytest.raises(KeyboardInterrupt) as caught, listened(_Stop(4)):  # given two sets they are taken in turns
         R.gradient_conflict(scope, one, other, chunk=4)
     assert np.allclose(caught.value.results[0]["dot"], R.gradient_conflict(scope, one[:2], other[:2])["dot"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("short", [False, True])  # of memory, so that pairs come piece by piece
+@pytest.mark.parametrize(("after", "sweep"), [(8, 1), (50, 1), (1, 2), (60, 2)])
+def test_an_interrupt_before_the_tokens_or_among_them_leaves_the_pairs(monkeypatch, short, after, sweep):
+    monkeypatch.setattr(progress, "PER_SECOND", 10**9)
+    scope, one, other = texts("gpt2", 12, 12)
+    weights = sum(p.nelement() for p in scope.model.parameters())
+    with ts.options(memory=7 * 8 * weights // 2 if short else 2**30):
+        try:
+            with listened(_Stop(after, sweep)):
+                R.sample_conflicts(scope, one, other, chunk=4, tokens=9)
+        except KeyboardInterrupt as ended:
+            (found,) = ended.results
+        else:
+            assert not short
+            return
+    if (short, after) == (True, 8):
+        assert found is None  # no inner product was known yet
+        return
+    said = json.loads(found.attrs["tensorscope"])
+    n, m = said["n_used_a"], said["n_used_b"]
+    alone = R.sample_conflicts(scope, one[:n], other[:m], tokens=500)
+    assert said["partial"] and (n, m) == (12, 12) if sweep == 2 else 3 <= n < 12
+    assert np.allclose(found["cosine"], alone["cosine"], rtol=1e-6)
+    if "pair" in found.dims:
+        same = alone.sel(pair=found["pair"].values)
+        assert np.allclose(found["contribution_a"], same["contribution_a"], atol=1e-9, equal_nan=True)
+
+
+def test_an_interrupt_before_the_second_task_leaves_no_comparison(monkeypatch):
+    monkeypatch.setattr(progress, "PER_SECOND", 10**9)
+    scope, one, other = texts("gpt2", 8, 8)
+    (pair,) = pairs_of_tasks(one + other)
+    calls = [(recipe.using(chunk=4), (pair,), {}) for recipe in COMPARING]
+    with pytest.raises(KeyboardInterrupt) as caught, listened(_Stop(8)):
+        run_together(scope, calls)
+    assert caught.value.results == [None] * len(calls)
 
 
 def test_with_an_executor_the_numbers_are_the_same():

@@ -1,6 +1,7 @@
 """Sweeps and studies over the workers of executors: equal results, and an error where a worker dies."""
 
 import multiprocessing
+import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +12,8 @@ from dying_model import Dying
 from tiny_models import random_gpt2
 
 import tensorscope_nb as ts
+from tensorscope_nb.sweep import bar
+from tensorscope_nb.sweep.spread import Call, run_all, shipped
 
 IDS = torch.randint(1, 50, (7, 12), generator=torch.Generator().manual_seed(1))
 SAMPLES = ts.Samples.tokens(IDS)
@@ -135,3 +138,21 @@ def test_any_executor_will_do_and_threads_keep_their_number():
     scope, threads = ts.Scope(random_gpt2()), torch.get_num_threads()
     alike(ts.recipes.fisher_spectrum(scope, SAMPLES, executor=Backwards()), ts.recipes.fisher_spectrum(scope, SAMPLES))
     assert torch.get_num_threads() == threads
+
+
+def test_threads_of_one_process_take_turns():
+    """They have one model, whose hooks would hear of what the others run: the numbers were wrong now and then."""
+    inside: list[int] = []
+    most = 0
+
+    def work(scope):
+        nonlocal most
+        inside.append(1)
+        most = max(most, len(inside))
+        time.sleep(0.02)
+        inside.pop()
+        return b""
+
+    with shipped([ts.load("tiny")]) as (file,), ThreadPoolExecutor(3) as threads, bar(6, "", False) as done:
+        assert list(run_all(threads, [Call("", file, work, ())] * 6, done)) == [b""] * 6
+    assert most == 1
