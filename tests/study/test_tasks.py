@@ -209,7 +209,7 @@ def test_with_an_executor_the_numbers_are_the_same():
 
     scope, one, other = texts("gpt2", 6, 5)
     with ThreadPoolExecutor(2) as pool:
-        for recipe in [*COMPARING, R.sample_conflicts]:
+        for recipe in [*COMPARING, R.sample_conflicts, R.qkov_interference.using(bias=True)]:
             alone, spread = recipe(scope, one, other), recipe(scope, one, other, executor=pool)
             for name, variable in alone.data_vars.items():
                 if variable.dtype.kind in "fib":
