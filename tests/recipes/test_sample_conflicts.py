@@ -196,6 +196,22 @@ def test_a_first_token_that_all_share_is_told_apart():
     assert np.isclose(tokens["rate"].sum(), 1) and np.isclose(tokens["expected"].sum(), 1)
 
 
+def test_the_first_token_is_the_first_that_is_there():
+    """With padding on the left, and beside a module that never runs, which has no positions to miss."""
+    scope, one, other = texts("gpt2", 5, 4)
+    scope.model.idle = torch.nn.Linear(3, 3).double()
+    begun = []
+    for samples in (one, other):
+        ids, mask = samples.input_ids.clone(), torch.ones_like(samples.input_ids)
+        ids[:, 3], mask[:, :3] = 7, 0
+        begun.append(ts.Samples.tokens(ids, mask, task=samples.tasks[0]))
+    found, with_it = (ts.recipes.sample_conflicts(scope, *begun, skip_first=skip) for skip in (None, False))
+    said = json.loads(found.attrs["tensorscope"])
+    assert said["skip_first"] and not said["without_positions"] and found.sizes["pair"] > 0
+    assert np.isnan(found["contribution_a"][:, :4]).all() and np.isfinite(found["contribution_a"][:, 4:]).all()
+    assert np.array_equal(found["first_token_a"], with_it["contribution_a"][:, 3])
+
+
 def test_neither_the_cut_nor_the_memory_matters_to_tokens():
     scope, one, other = texts("gpt2", 6, 5)
     whole = ts.recipes.sample_conflicts(scope, one, other)
