@@ -201,7 +201,7 @@ def test_an_interrupt_before_the_second_task_leaves_no_comparison(monkeypatch):
     calls = [(recipe.using(chunk=4), (pair,), {}) for recipe in COMPARING]
     with pytest.raises(KeyboardInterrupt) as caught, listened(_Stop(8)):
         run_together(scope, calls)
-    assert caught.value.results == [None] * len(calls)
+    assert all(result is None for result in caught.value.results)
 
 
 def test_with_an_executor_the_numbers_are_the_same():
