@@ -83,7 +83,7 @@ class HeadPairs(Reducer):
     def take(self, parameter: Parameter, part: Part, place: Place, one: Tensor, other: Tensor, i: int, j: int) -> None:
         fishers = self._fishers(parameter.name)
         if self.ridge != "relative":
-            self.swamped[part.key] = self.swamped.get(part.key, False) or self.ridge > _median(fishers[0], part)
+            self.swamped[part.key] = self.swamped.get(part.key, False) or float(self.ridge) > _median(fishers[0], part)
         scales = [self._scale(fisher, part, place) for fisher in fishers]
         for first, second, p, q in ((one, other, i, j), (other, one, j, i))[: 1 if i == j else 2]:
             self._add(part.key, first, second, p, q, scales)

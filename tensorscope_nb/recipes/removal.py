@@ -93,7 +93,7 @@ def removal_effect(
         "p_value": ((), (1 + (table[2] <= table[1, 0]).sum()) / (1 + n_random), "p of a removal as good as random ones", ""),
     }
     coords = {"selection": ["everything kept", "removed", "random"], "sample": np.array(evaluation.ids, dtype=object)}
-    said = {"n_removed": len(rows), "learning_rate": learning_rate, "model": scope.name, "weights": fingerprint(scope)}
+    said = {"n_removed": len(rows), "learning_rate": float(learning_rate), "model": scope.name, "weights": fingerprint(scope)}
     return dataset(variables, coords, **said, n_used=len(train), n_available=len(train))
 
 

@@ -120,10 +120,10 @@ def sample_conflicts(
         variables[f"task_p_value_{side}"] = (dims, task_p, f"p of a conflict with task {other}", "")
         variables[f"task_q_value_{side}"] = (dims, q_values(task_p), f"q of a conflict with task {other}, over samples", "")
     coords: dict[str, Any] = two.coords()
-    said = two.said(covered, whole) | {"alpha": alpha}
+    said = two.said(covered, whole) | {"alpha": float(alpha)}
     pairs = _most_opposed(table, p, asked, tokens) if two.samples.has_tokens else []
     if pairs:
-        skip = share_first(two.samples) if skip_first is None else skip_first
+        skip = share_first(two.samples) if skip_first is None else bool(skip_first)
         said["skip_first"] = skip
         names, said["without_positions"] = yield from _token_by_token(two, pairs, skip, variables, options)
         coords |= names

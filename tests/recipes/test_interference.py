@@ -1,5 +1,6 @@
 """Interference by head against dense loops, in every arrangement of the weights."""
 
+import json
 import warnings
 
 import numpy as np
@@ -129,6 +130,8 @@ def test_a_head_that_learns_nothing_has_no_score():
     found = ts.recipes.qkov_interference(scope, one, other)
     silent = found["pair_score"].sel(layer=0, head=1)
     assert all(np.allclose(silent.sel(block=b), 0) for b in "QKV") and (silent.sel(block="O") != 0).any()
+    bare = ts.recipes.qkov_interference(scope, one, other, ridge=0)["pair_score"]  # 0 / 0 is no interference
+    assert np.isfinite(bare).all() and (bare.sel(layer=0, head=1, block="V") == 0).all()
 
 
 @pytest.mark.parametrize("mode", ["signed", "magnitude", "symmetric"])
@@ -222,3 +225,17 @@ def test_epsilon_is_of_the_magnitude_mode_alone():
     for mode in ("signed", "symmetric", "magnitude"):
         low, high = (ts.recipes.qkov_interference(scope, one, other, mode=mode, epsilon=e)["score"] for e in (0, 1e3))
         assert np.array_equal(low, high) == (mode != "magnitude")
+
+
+def test_slices_are_swamped_whose_median_is_below_the_ridge():
+    scope, one, other = texts("llama", 6, 5)
+    a, b = dense(scope, one), dense(scope, other)
+    medians = []
+    for name, parts in parts_of(scope.anatomy, bias=False).items():
+        fisher = np.concatenate([a[name], b[name]]).__pow__(2).mean(0).reshape(scope.model.get_parameter(name).shape)
+        for part in parts:
+            here = slice(part.start, part.stop)
+            medians.append(torch.tensor(fisher[here] if part.axis == 0 else fisher[:, here]).median().item())
+    ridge = np.median(medians) * 1.01
+    found = ts.recipes.qkov_interference(scope, one, other, ridge=ridge)
+    assert json.loads(found.attrs["tensorscope"])["swamped"] == sum(ridge > m for m in medians) > 5

@@ -1,6 +1,7 @@
 """Sample against sample: the pairs, their tokens, and what to remove."""
 
 import copy
+import json
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,8 @@ def test_p_is_the_rank_and_then_an_exponential_tail_of_the_recentred_null():
     for i in (0, 5):
         assert np.isclose(found["task_p_value_a"][i], stats.ttest_1samp(c[i], 0, alternative="less").pvalue)
         assert np.isclose(found["task_p_value_b"][i], stats.ttest_1samp(c[:, i], 0, alternative="less").pvalue)
+    for side in "ab":
+        assert np.allclose(found[f"task_q_value_{side}"], stats.false_discovery_control(found[f"task_p_value_{side}"]))
 
 
 def test_swapping_the_tasks_turns_the_table():
@@ -145,6 +148,19 @@ def test_what_a_token_adds_is_what_its_position_adds_in_each_layer():
     assert np.allclose(found["contribution_a"][0], expected, rtol=1e-8, atol=1e-12)
 
 
+def test_weights_whose_positions_are_not_known_are_named_and_are_all_that_is_missing():
+    scope, one, other = texts("qwen3", 6, 5)
+    found = ts.recipes.sample_conflicts(scope, one, other, tokens=100)
+    without = json.loads(found.attrs["tensorscope"])["without_positions"]
+    assert without == [f"model.layers.{i}.self_attn.{name}_norm.weight" for i in (0, 1) for name in "kq"]
+    a, b = dense(scope, one), dense(scope, other)
+    missing = sum(a[name] @ b[name].T for name in without)
+    i, j = ([s.ids.index(x) for x in found[f"pair_sample_{k}"].values] for s, k in ((one, "a"), (other, "b")))
+    told = found["contribution_a"].sum("position_a").values
+    assert np.allclose(told + missing[i, j], found["dot"].values[i, j]) and not np.allclose(told, found["dot"].values[i, j])
+    assert np.array_equal(found["pair_cosine"], np.sort(found["pair_cosine"]))  # the most opposed first
+
+
 def test_tokens_of_one_set_are_mirrored():
     scope, one, other = texts("gpt2", 6, 5)
     found = ts.recipes.sample_conflicts(scope, one + other, tokens=100)
@@ -178,6 +194,22 @@ def test_a_first_token_that_all_share_is_told_apart():
     assert k > 0 and found["token_b"].sel(at) == found["token_id_b"][0, k]
     tokens = ts.recipes.conflict_tokens(found)
     assert np.isclose(tokens["rate"].sum(), 1) and np.isclose(tokens["expected"].sum(), 1)
+
+
+def test_the_first_token_is_the_first_that_is_there():
+    """With padding on the left, and beside a module that never runs, which has no positions to miss."""
+    scope, one, other = texts("gpt2", 5, 4)
+    scope.model.idle = torch.nn.Linear(3, 3).double()
+    begun = []
+    for samples in (one, other):
+        ids, mask = samples.input_ids.clone(), torch.ones_like(samples.input_ids)
+        ids[:, 3], mask[:, :3] = 7, 0
+        begun.append(ts.Samples.tokens(ids, mask, task=samples.tasks[0]))
+    found, with_it = (ts.recipes.sample_conflicts(scope, *begun, skip_first=skip) for skip in (None, False))
+    said = json.loads(found.attrs["tensorscope"])
+    assert said["skip_first"] and not said["without_positions"] and found.sizes["pair"] > 0
+    assert np.isnan(found["contribution_a"][:, :4]).all() and np.isfinite(found["contribution_a"][:, 4:]).all()
+    assert np.array_equal(found["first_token_a"], with_it["contribution_a"][:, 3])
 
 
 def test_neither_the_cut_nor_the_memory_matters_to_tokens():
@@ -428,3 +460,11 @@ def test_a_sample_that_agrees_with_the_other_task_is_not_against_it():
     ds = made([], [np.arange(8), np.arange(8)], task_q=(q, np.ones(8)))
     ds["mean_cosine_a"][2] = 0.2
     assert ts.recipes.curate(ds).empty
+
+
+def test_options_may_be_numbers_of_numpy():
+    scope, one, other = texts("gpt2", 5, 4)
+    found = ts.recipes.sample_conflicts(scope, one, other, alpha=np.float32(0.5), tokens=np.int64(2), skip_first=np.bool_(True))
+    assert json.loads(found.attrs["tensorscope"])["alpha"] == 0.5 and found.sizes["pair"] == 2
+    effect = ts.recipes.removal_effect(scope, one, [one.ids[0]], other, learning_rate=np.float32(0.5), n_random=np.int64(2))
+    assert json.loads(effect.attrs["tensorscope"])["learning_rate"] == 0.5

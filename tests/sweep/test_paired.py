@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tensorscope_nb.sweep import forms, measure
-from tensorscope_nb.sweep.forms import Whole, joined
+from tensorscope_nb.sweep.forms import Gradients, Whole, joined
 from tensorscope_nb.sweep.measure import SquaresBy
-from tensorscope_nb.sweep.paired import Part, part_by_part, positions
+from tensorscope_nb.sweep.paired import Part, part_by_part, positions, products
 
 KINDS = ["product", "lookup", "whole", "tied", "called twice", "all", "nothing"]
 
@@ -56,6 +56,19 @@ def test_parts_are_the_rows_or_columns_of_the_gradients(kind, other_kind, axis, 
                 p, q = (g[:, cut] if axis == 0 else g[:, :, cut] for g in (x, y))
                 assert torch.allclose(made[part.key].double(), p.flatten(1) @ q.flatten(1).T)
             assert torch.allclose(total, x.flatten(1) @ y.flatten(1).T)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("other_kind", KINDS)
+def test_products_are_those_of_the_gradients(kind, other_kind):
+    """Also where a table has many more rows than there are tokens, so that only those that occur are visited."""
+    for rows in (6, 90):
+        a, dense_a = random_gradients(kind, 3, 2, rows, 5, 1)
+        b, dense_b = random_gradients(other_kind, 4, 2, rows, 5, 2)
+        single = Gradients(b.weight.float(), [Whole(dense_b.float())], 4)
+        for x in (b, single):
+            assert torch.allclose(products(a, x), dense_a.flatten(1) @ dense_b.flatten(1).T, atol=1e-5)
+    assert torch.allclose(products(a, a), dense_a.flatten(1) @ dense_a.flatten(1).T)
 
 
 @pytest.mark.parametrize("kind", ["product", "tied", "called twice"])
