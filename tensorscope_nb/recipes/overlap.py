@@ -128,6 +128,8 @@ def _table(
     scope: Scope, given: list[Weights], method: Method, top: float, said: dict[str, Any], counts: list[int] | None = None
 ) -> Any:
     """The overlaps of two (a, b) or of four (the halves of a, those of b) sets of weights, by layer and over all."""
+    if not given[0]:
+        raise ValueError("a holds no parameter: give importances or masks of some")
     if differing := sorted(set(given[0]) ^ set(given[-1])):
         raise ValueError(f"a and b have different parameters ({', '.join(differing[:3])}): compare the same ones")
     kinds = {value.dtype == torch.bool for weights in given for value in weights.values()}

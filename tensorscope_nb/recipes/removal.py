@@ -56,6 +56,7 @@ def removal_effect(
     (3, 2)
     """
     train, evaluation = scope.samples(train), scope.samples(evaluation)
+    removed = [removed] if isinstance(removed, str) else list(removed)
     if unknown := [name for name in removed if name not in train.ids]:
         raise LookupError(f"{unknown[0]!r} is none of the training samples: ids are such as {train.ids[0]!r}")
     if both := set(train.ids) & set(evaluation.ids):

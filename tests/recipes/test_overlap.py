@@ -135,6 +135,8 @@ def test_bad_input_gets_one_clear_line():
         ts.recipes.fisher_overlap(scope, importance, dict(list(importance.items())[1:]))
     with pytest.raises(LookupError, match="'nothing', which is no parameter"):
         ts.recipes.fisher_overlap(scope, importance, {"nothing": torch.ones(2)})
+    with pytest.raises(ValueError, match="a holds no parameter"):
+        ts.recipes.fisher_overlap(scope, {}, {})
     with pytest.raises(ValueError, match="negative or not finite"):
         ts.recipes.fisher_overlap(scope, importance, {name: -value for name, value in importance.items()})
     with pytest.raises(ValueError, match="some of a and b are masks"):
