@@ -36,7 +36,7 @@ def sample_conflicts(
     b: Any = None,
     *,
     alpha: float = 0.01,
-    tokens: int = 32,
+    tokens: int = 16,
     skip_first: bool | None = None,
     per_sample: bool = False,
     modules: str | list[str] | None = None,

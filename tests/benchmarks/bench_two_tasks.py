@@ -70,12 +70,12 @@ def main() -> None:
             print(line(f"tiny, 64 + 64 x 64: {what} / forward and backward", value, "<= 2"), flush=True)
 
         def ours():
-            return R.qkov_interference(scope, a[:12], b[:12], mode="magnitude")
+            return R.qkov_interference(scope, a[:32], b[:32], mode="magnitude")
 
-        loop = heatmap_loop(scope, a[:12], b[:12])
+        loop = heatmap_loop(scope, a[:32], b[:32])
         assert torch.allclose(loop.double(), torch.tensor(ours()["pair_score"].values), rtol=1e-3)
-        value = ratios(ours, {"loop": lambda: heatmap_loop(scope, a[:12], b[:12])}, 5)["loop"]
-        print(line("tiny, 12 x 12 samples: the heatmap as a Python loop / ours", value, "-"), flush=True)
+        value = ratios(ours, {"loop": lambda: heatmap_loop(scope, a[:32], b[:32])}, 5)["loop"]
+        print(line("tiny, 32 x 32 samples: the heatmap as a Python loop / ours", value, "-"), flush=True)
 
 
 if __name__ == "__main__":
