@@ -65,9 +65,9 @@ def curate(ds: xr.Dataset, keep: Keep = "lower_loss", *, alpha: float = 0.01, mi
     """Which samples to remove so that no conflict is left, and why: a plan, nothing is removed.
 
     First go samples that oppose the other task's mean gradient (``task_q_value`` ≤ ``alpha``), as some do of any two unrelated
-    tasks. Then, of the pairs that are
-    left (significant, effect size at least ``min_effect_size``), one of each: a vertex cover of small weight by the local-ratio
-    rule (at most twice the least; Bar-Yehuda and Even 1985), which removes fewer than going through the pairs one by one.
+    tasks. Then, of the pairs that are left (significant, effect size at least ``min_effect_size``), one of each: a vertex cover
+    of small weight by the local-ratio rule (at most twice the least; Bar-Yehuda and Even 1985), which removes fewer than going
+    through the pairs one by one.
     ``keep="lower_loss"`` prefers to remove high losses, ``"higher_loss"`` low ones, ``"most"`` as few samples as it can.
     Where more than half of a task conflicts with the other, the tasks conflict and not some samples: a warning says so, and
     that ground is not used.
