@@ -15,17 +15,19 @@ NAN = float("nan")
 
 
 def bhattacharyya(a: Vectors, b: Vectors) -> float:
-    """Σ √(aₖ bₖ) / √(Σ a Σ b): 1 where they are proportional, 0 where they are disjoint, NaN where one is zero."""
-    size = (_sum(a) * _sum(b)) ** 0.5
-    shared = sum(float((p * q).sqrt().sum()) for p, q in zip(a, b, strict=True))
-    return min(shared / size, 1.0) if size > 0 else NAN
+    """Σ √(pₖ qₖ) / √(Σ p Σ q) of two distributions, given by their roots a = √p and b = √q.
+
+    1 where they are proportional, 0 where they are disjoint, NaN where one is zero.
+    """
+    size = (_square(a) * _square(b)) ** 0.5
+    return min(sum(float(p @ q) for p, q in zip(a, b, strict=True)) / size, 1.0) if size > 0 else NAN
 
 
 def bhattacharyya_by_chance(a: Vectors, b: Vectors) -> float:
-    """What is expected when the entries of one are shuffled inside each vector: Σ over vectors Σ √a Σ √b / N."""
-    size = (_sum(a) * _sum(b)) ** 0.5
-    shared = sum(float(p.sqrt().sum()) * float(q.sqrt().sum()) / p.nelement() for p, q in zip(a, b, strict=True))
-    return shared / size if size > 0 else NAN
+    """What is expected when the entries of one are shuffled inside each vector: Σ over vectors Σ a Σ b / N."""
+    size = (_square(a) * _square(b)) ** 0.5
+    by_chance = sum(float(p.sum()) * float(q.sum()) / p.nelement() for p, q in zip(a, b, strict=True))
+    return by_chance / size if size > 0 else NAN
 
 
 def shared(a: Vectors, b: Vectors) -> float:
@@ -62,5 +64,5 @@ def _count(masks: Vectors) -> int:
     return sum(int(mask.sum()) for mask in masks)
 
 
-def _sum(values: Vectors) -> float:
-    return sum(float(value.sum()) for value in values)
+def _square(values: Vectors) -> float:
+    return sum(float(value @ value) for value in values)

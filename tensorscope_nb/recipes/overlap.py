@@ -138,9 +138,12 @@ def _table(
     method, words = ("mask", "overlap of the masks") if True in kinds else (method, WORDS[method].format(100 * top))
     layers = sorted({layer for name in given[0] if (layer := layer_of(scope, name.rpartition(".")[0])) >= 0})
     groups = [[name for name in given[0] if layer_of(scope, name.rpartition(".")[0]) == layer] for layer in layers]
+    sets = given if counts is None else [_mean(given[:2], counts[:2]), _mean(given[2:], counts[2:]), *given]
+    flat = [{name: value.flatten().cpu() for name, value in weights.items()} for weights in sets]
+    if method == "bhattacharyya":  # of the roots, which are taken once
+        flat = [{name: value.sqrt() for name, value in weights.items()} for weights in flat]
     *rows, over_all = [
-        _overlaps([[w[name].flatten().cpu() for name in names] for w in given], method, top, counts)
-        for names in [*groups, list(given[0])]
+        _overlaps([[weights[name] for name in names] for weights in flat], method, top) for names in [*groups, list(given[0])]
     ]
     variables: dict[str, Variable] = {}
     for key, (by_layer, total, more) in NAMES.items():
@@ -151,26 +154,25 @@ def _table(
     return dataset(variables, {"layer": layers}, **said, method=method)
 
 
-def _overlaps(given: list[list[Tensor]], method: str, top: float, counts: list[int] | None) -> dict[str, float]:
-    """All overlaps over one group of weights."""
-    halves = given if counts is not None else []
-    whole = [_mean(given[i : i + 2], counts[i : i + 2]) for i in (0, 2)] if counts is not None else given
+def _overlaps(sets: list[list[Tensor]], method: str, top: float) -> dict[str, float]:
+    """All overlaps over one group of weights: of a and b, and of the halves of both where there are any."""
     found: dict[str, float] = {}
+    of, chance = bhattacharyya, bhattacharyya_by_chance
     if method == "mask":
-        whole, halves = ([_mask(values, top) for values in sets] for sets in (whole, halves))
-        found["jaccard"] = jaccard(*whole)
-    of, chance = (shared, shared_by_chance) if method == "mask" else (bhattacharyya, bhattacharyya_by_chance)
+        sets, of, chance = [_mask(values, top) for values in sets], shared, shared_by_chance
+        found["jaccard"] = jaccard(sets[0], sets[1])
+    halves = sets[2:]
     own = [of(halves[0], halves[1]), of(halves[2], halves[3])] if halves else [NAN]
     across = [of(one, other) for one in halves[:2] for other in halves[2:]] or [NAN]
-    found |= {"overlap": of(*whole), "chance": chance(*whole)}
+    found |= {"overlap": of(sets[0], sets[1]), "chance": chance(sets[0], sets[1])}
     for name, values in (("ceiling", own), ("halves", across)):
         found |= {name: float(np.mean(values)), f"{name}_low": min(values), f"{name}_high": max(values)}
     return found
 
 
-def _mean(halves: list[list[Tensor]], counts: list[int]) -> list[Tensor]:
+def _mean(halves: list[Weights], counts: list[int]) -> Weights:
     one, other = counts
-    return [(p * one + q * other) / (one + other) for p, q in zip(*halves, strict=True)]
+    return {name: (halves[0][name] * one + halves[1][name] * other) / (one + other) for name in halves[0]}
 
 
 def _mask(values: list[Tensor], top: float) -> list[Tensor]:
