@@ -234,9 +234,9 @@ def check_alpha(alpha: float) -> None:
         raise ValueError(f"alpha is {alpha}: give a level between 0 and 1, such as 0.05")
 
 
-def warn_few(two: TwoTasks, least: int = FEW) -> None:
+def warn_few(two: TwoTasks, least: int = FEW, so: str = "little is seen") -> None:
     import warnings
 
     for name, rows in zip(two.names, (two.a, two.b), strict=True):
         if len(rows) < least:
-            warnings.warn(f"Only {len(rows)} samples for task {name!r}: below {least} little is seen", stacklevel=2)
+            warnings.warn(f"Only {len(rows)} samples for task {name!r}: below {least} {so}", stacklevel=2)

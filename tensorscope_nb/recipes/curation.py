@@ -69,6 +69,7 @@ def curate(ds: xr.Dataset, keep: Keep = "lower_loss", *, alpha: float = 0.01, mi
     of small weight by the local-ratio rule (at most twice the least; Bar-Yehuda and Even 1985), which removes fewer than going
     through the pairs one by one.
     ``keep="lower_loss"`` prefers to remove high losses, ``"higher_loss"`` low ones, ``"most"`` as few samples as it can.
+    Which pairs are significant was decided by the ``alpha`` of ``sample_conflicts``; the one here is for samples.
     Where more than half of a task conflicts with the other, the tasks conflict and not some samples: a warning says so, and
     that ground is not used.
 
@@ -170,6 +171,10 @@ def conflict_tokens(ds: xr.Dataset) -> xr.Dataset:
 
 def _one_pair(ds: xr.Dataset) -> xr.Dataset:
     """The conflicts of one pair of tasks; of one that was chosen among several, its own samples and pairs alone."""
+    import xarray as xr
+
+    if not isinstance(ds, xr.Dataset):
+        raise TypeError(f"this takes the Dataset of a sample_conflicts, and a {type(ds).__name__} came")
     if "effect_size" not in ds or "task_q_value_a" not in ds:
         raise LookupError(f"there is no effect_size among {', '.join(map(str, ds.data_vars))}: give a sample_conflicts")
     if several := [dim for dim in ds["dot"].dims if dim not in ("sample_a", "sample_b")]:

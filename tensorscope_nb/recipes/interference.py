@@ -152,7 +152,8 @@ def qkov_pair(
             found = found.sel({dim: place})
         else:
             if not 0 <= place < found.sizes[dim]:
-                raise LookupError(f"there is no number {place} in {dim}: there are 0 to {found.sizes[dim] - 1}")
+                there = f"there are 0 to {found.sizes[dim] - 1}"
+                raise LookupError(f"there is no number {place} in {dim}: {there}, counted in that task alone; or give its id")
             found = found.isel({dim: place})
     return {block: float(found.sel(block=block)) for block in BLOCKS}
 
@@ -160,10 +161,14 @@ def qkov_pair(
 def top_conflicts(ds: xr.Dataset, n: int = 100) -> pd.DataFrame:
     """The n pairs and slices with the highest scores of a ``qkov_interference``, each slice that heads share once.
 
-    Columns: score, block, layer, head, n_sharing, sample_a, sample_b, index_a, index_b, q_value (of the slice).
+    Columns: score, block, layer, head, n_sharing, sample_a, sample_b (ids, as ``qkov_pair`` takes them), index_a, index_b
+    (numbers in a + b, or in the samples of the Study), q_value (of the slice).
     """
     import pandas as pd
+    import xarray as xr
 
+    if not isinstance(ds, xr.Dataset):
+        raise TypeError(f"top_conflicts takes the Dataset of a qkov_interference, and a {type(ds).__name__} came")
     if "pair_score" not in ds:
         raise LookupError(f"there is no pair_score among {', '.join(map(str, ds.data_vars))}: give a qkov_interference")
     if n < 1:

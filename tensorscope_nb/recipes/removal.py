@@ -16,6 +16,7 @@ from tensorscope_nb.sweep.gradients import gradient_sweep
 from tensorscope_nb.sweep.reducers import Sums
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
     from torch import Tensor
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def removal_effect(
     scope: Scope,
     train: Any,
-    removed: Sequence[str],
+    removed: Sequence[str] | pd.DataFrame,
     evaluation: Any,
     *,
     learning_rate: float = 0.01,
@@ -37,8 +38,8 @@ def removal_effect(
 
     What it answers: whether what ``curate`` would remove is better gone, on samples it has not seen.
     Equation: θ' = θ − η mean_{i kept} g_i; loss_change = mean loss of the evaluation samples at θ' − at θ. ``removed`` are ids
-    in ``train``; each random control removes as many samples of each task. The model is left as it is: a copy takes the step,
-    in single precision where the model is in half.
+    in ``train``, or the plan of ``curate``; each random control removes as many samples of each task. The model is left as it
+    is: a copy takes the step, in single precision at least.
 
     Result: ``[selection, replicate] loss_change`` (selection: everything kept, removed, random; one replicate but for random,
     NaN beyond), ``[selection] loss_change_mean``, ``[selection, sample] loss_change_by_sample`` (random: the mean of its
@@ -56,7 +57,10 @@ def removal_effect(
     (3, 2)
     """
     train, evaluation = scope.samples(train), scope.samples(evaluation)
-    removed = [removed] if isinstance(removed, str) else list(removed)
+    if isinstance(removed, str):
+        removed = [removed]
+    elif not isinstance(removed, Sequence):
+        removed = removed["sample"].tolist()
     if unknown := [name for name in removed if name not in train.ids]:
         raise LookupError(f"{unknown[0]!r} is none of the training samples: ids are such as {train.ids[0]!r}")
     if both := set(train.ids) & set(evaluation.ids):

@@ -9,7 +9,7 @@ import numpy as np
 from tensorscope_nb.numerics.crossed import row_tests
 from tensorscope_nb.numerics.many import q_values
 from tensorscope_nb.numerics.outlying import depth, lower_tail, recentred
-from tensorscope_nb.recipes.conflict import UNIT, check_alpha
+from tensorscope_nb.recipes.conflict import UNIT, check_alpha, warn_few
 from tensorscope_nb.recipes.dataset import Variable, dataset
 from tensorscope_nb.recipes.modules import layer_of
 from tensorscope_nb.recipes.pair_tokens import PairTokens, pair_coords, share_first, token_variables
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tensorscope_nb.recipes.recipe import Answered
     from tensorscope_nb.scope import Scope
 
+ENOUGH = {True: 15, False: 21}  # samples of each of two tasks, and of one set
 LEAST = 3  # samples of each task: with fewer there are no pairs within a task to compare with
 
 
@@ -45,8 +46,8 @@ def sample_conflicts(
 ) -> Answered:
     """The cosine of every pair of samples' gradients, which pairs are more opposed than pairs are, and their tokens.
 
-    What it answers: whether single samples fight, which, and where in their texts. With ``b`` left out the pairs are those
-    within ``a``.
+    What it answers: whether single samples fight, which, and where in their texts. With ``b`` left out (called by itself,
+    not in a Study) the pairs are those within ``a``.
     Equation: c_ij = cos(g_i, g_j), i in a, j in b. A pair is compared with pairs within the tasks: null = {c_kl − max(0,
     median_a)} within a ∪ {c_kl − max(0, median_b)} within b; p is the rank in the null, and below its lowest tenth
     0.1 · exp(−distance / mean excess); q by Benjamini–Hochberg over all pairs; significant where q ≤ ``alpha`` and c_ij < 0.
@@ -84,6 +85,7 @@ def sample_conflicts(
     whole = TwoTasks.of(scope, a, b, alone=True)
     whole.require(LEAST)
     check_alpha(alpha)
+    warn_few(whole, ENOUGH[whole.apart], "no tail is fitted, and hardly any pair can be significant")
     if tokens < 0:
         raise ValueError(f"tokens is {tokens}: say how many pairs to look at token by token, 0 for none")
     gram, losses = Gram(), Losses()

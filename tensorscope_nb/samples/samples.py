@@ -176,8 +176,17 @@ class Samples:
         return [piece if seen else "" for piece, seen in zip(pieces, self.attention_mask[i].tolist(), strict=True)]
 
     def __getitem__(self, rows: Any) -> Samples:
-        index = _row_numbers(rows, len(self))
+        index = _row_numbers(self._numbered(rows), len(self))
         return self._picked(index, tuple(self.ids[i] for i in index))
+
+    def _numbered(self, rows: Any) -> Any:
+        """Ids as numbers."""
+        names = [rows] if isinstance(rows, str) else rows
+        if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+            return rows
+        if unknown := [name for name in names if name not in self.ids]:
+            raise LookupError(f"there is no sample {unknown[0]!r}: ids are such as {self.ids[0]!r}")
+        return [self.ids.index(name) for name in names]
 
     def _picked(self, index: list[int], ids: tuple[str, ...]) -> Samples:
         def pick(values: tuple) -> tuple:
@@ -190,6 +199,8 @@ class Samples:
     def __add__(self, other: Samples) -> Samples:
         import torch
 
+        if not isinstance(other, Samples):
+            raise TypeError(f"Samples join with Samples, and a {type(other).__name__} came: make it with scope.samples(…)")
         if self.inputs.keys() != other.inputs.keys():
             raise ValueError(
                 f"samples of {', '.join(self.inputs)} and of {', '.join(other.inputs)} do not join: they go into different models"
@@ -269,4 +280,7 @@ def _row_numbers(rows: Any, n: int) -> list[int]:
 def _check_unique(ids: Sequence[str]) -> None:
     if len(set(ids)) < len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
-        raise ValueError(f"the sample id {twice!r} occurs twice: give the two sets different task names, or pass ids=")
+        raise ValueError(
+            f"the sample id {twice!r} occurs twice: give the two sets different task names, as in "
+            'scope.samples(texts, task="prose"), and leave out of one what is in both'
+        )

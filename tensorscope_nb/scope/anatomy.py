@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tensorscope_nb.errors import UnsupportedModel
@@ -107,13 +108,13 @@ class Anatomy:
         return Slice(parameter, 0 if rows else 1, at * self.d_head, (at + 1) * self.d_head)
 
     def check_layer(self, layer: int) -> None:
-        if not isinstance(layer, int) or not 0 <= layer < self.n_layers:
+        if not isinstance(layer, Integral) or not 0 <= layer < self.n_layers:
             there = f"the model has layers 0 to {self.n_layers - 1}" if self.n_layers else f"{self.family} has no layers"
             raise LookupError(f"there is no layer {layer}: {there}")
 
     def check_head(self, head: int) -> None:
         self.require_heads()
-        if not isinstance(head, int) or not 0 <= head < self.n_heads:
+        if not isinstance(head, Integral) or not 0 <= head < self.n_heads:
             raise LookupError(f"there is no head {head}: the model has heads 0 to {self.n_heads - 1}")
 
     def require_heads(self) -> None:

@@ -28,6 +28,8 @@ def as_samples(data: Any, scope: Scope, task: str | None = None, max_length: int
         if data.vocabulary and own and data.vocabulary != own:
             raise ValueError("these samples were made with another tokenizer: make them again with this scope")
         return data
+    if type(data).__module__.startswith("xarray."):
+        raise TypeError(f"this is a result ({type(data).__name__}), and samples are asked for: {FORMS}")
     if isinstance(data, torch.utils.data.DataLoader):
         return _joined([_one(batch, scope, task, max_length) for batch in data], task)
     return _one(data, scope, task, max_length)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,7 +48,7 @@ def check(samples: Samples, anatomy: Anatomy) -> None:
 def chunks(samples: Samples, anatomy: Anatomy, chunk: int | None, *, patterns: bool = False) -> Iterator[Samples]:
     """Consecutive pieces of ``samples``, as many rows at a time as ``chunk`` says or the memory option allows."""
     check(samples, anatomy)
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+    if chunk is not None and (not isinstance(chunk, Integral) or chunk < 1):
         raise ValueError(f"chunk is {chunk!r}: a pass needs at least 1 sample, a whole number")
     size = chunk or usual_chunk(samples, anatomy, patterns)
     for start in range(0, len(samples), size):

@@ -13,6 +13,8 @@ import xarray as xr
 from tensorscope_nb.models import Checkpoints
 from tensorscope_nb.scope import Scope
 
+FILL: dict[str, Any] = {"f": np.nan, "i": -1, "b": False, "O": ""}  # where a pair was not looked at
+SIDES = ("pair_sample_a", "pair_sample_b")
 OWN = ("model", "weights", "seconds", "n_weights", "by_reference")  # what each model says of itself
 
 
@@ -42,7 +44,7 @@ class Members:
         words = {"long_name": "training step" if self.dimension == "checkpoint" else self.dimension}
         done = self.coordinates[: len(results)]
         index = xr.DataArray(np.array(done), dims=self.dimension, name=self.dimension, attrs=words)
-        joined = xr.concat(results, index, join="exact", combine_attrs="override")
+        joined = xr.concat(_of_all_pairs(results), index, join="exact", combine_attrs="override")
         said = [json.loads(result.attrs["tensorscope"]) for result in results]
         members = [{key: member[key] for key in OWN if key in member} for member in said]
         common = {key: value for key, value in said[0].items() if key not in OWN}
@@ -59,3 +61,20 @@ class Members:
         along = [str(name) for name, v in joined.data_vars.items() if self.dimension in v.dims and v.dtype.kind in "biuf"]
         numbers = joined.assign({name: joined[name].astype(float) for name in along})
         return numbers.reindex({self.dimension: np.array(self.coordinates)})
+
+
+def _of_all_pairs(results: Sequence[xr.Dataset]) -> Sequence[xr.Dataset]:
+    """Each with the pairs of samples of all of them, empty where it has none: which ones are looked at is up to the model."""
+    listed = [result for result in results if "pair" in result.dims]
+    if not listed:
+        return results
+    if len(listed) < len(results):  # a model in which no pair is opposed
+        return [result.drop_dims("pair") if "pair" in result.dims else result for result in results]
+    names = list(dict.fromkeys(name for result in listed for name in result["pair"].values))
+    found = []
+    for result in listed:
+        fill = {name: FILL[v.dtype.kind] for name, v in result.variables.items() if "pair" in v.dims and name != "pair"}
+        found.append(result.reindex(pair=names, fill_value=fill))
+    sides = {name: tuple(sides) for r in listed for name, *sides in zip(*(r[c].values for c in ("pair", *SIDES)), strict=True)}
+    coords = {side: ("pair", np.array([sides[name][k] for name in names], dtype=object)) for k, side in enumerate(SIDES)}
+    return [result.assign_coords(coords) for result in found]

@@ -203,6 +203,8 @@ def test_few_samples_are_said():
     scope, one, other = texts()
     with pytest.warns(UserWarning, match="Only 4 samples for task 'other'"):
         ts.recipes.gradient_alignment(scope, one, other)
+    with pytest.warns(UserWarning, match="Only 5 samples for task 'one': below 15 no tail is fitted"):
+        ts.recipes.sample_conflicts(scope, one, other)
 
 
 @pytest.mark.parametrize("recipe", [*COMPARING, ts.recipes.qkov_interference])

@@ -164,6 +164,8 @@ def test_a_pair_is_its_place_in_the_table():
     whole = ts.recipes.qkov_interference(scope, one, other)["pair_score"]
     pair = ts.recipes.qkov_pair(scope, one, 3, other, "other-2", 1, 2)
     assert pair == pytest.approx({b: float(whole.sel(block=b, layer=1, head=2)[3, 2]) for b in BLOCKS}, rel=1e-9)
+    place = {"layer": whole["layer"].values[1], "head": np.int64(2)}
+    assert ts.recipes.qkov_pair(scope, one, 3, other, "other-2", **place) == pair
     with pytest.raises(LookupError, match="there is no number 9 in sample_a: there are 0 to 4"):
         ts.recipes.qkov_pair(scope, one, 9, other, 0, 1, 2)
     with pytest.raises(LookupError, match="there is no 'x' in sample_b"):

@@ -363,6 +363,8 @@ def test_removal_is_a_step_without_those_samples():
     assert np.isclose(found["difference"], expected - random.mean(), rtol=1e-4)
     assert np.isclose(found["p_value"], (1 + (random <= float(found["loss_change"][1, 0])).sum()) / 31)
     assert all((p == 0).all() for p in scope.model.parameters())
+    plan = pd.DataFrame({"sample": removed, "reason": ["", ""]})
+    assert ts.recipes.removal_effect(scope, train, plan, evaluation, learning_rate=0.1, n_random=30).equals(found)
 
 
 def test_bad_input_gets_one_clear_line():

@@ -192,3 +192,13 @@ def test_tokens_that_are_no_text_are_spelled_as_bytes(scope):
 
     spelled = token_strings(scope.tokenizer, scope.tokenizer.convert_tokens_to_ids(["\u0100", "\u00e9", "\u0120the", "\u010a"]))
     assert spelled == ["\\x00", "\\xe9", " the", "\n"]
+
+
+def test_rows_by_id():
+    samples = ts.Samples.tokens(torch.arange(12).reshape(4, 3), task="prose")
+    assert samples["prose-2"].ids == ("prose-2",) and torch.equal(samples["prose-2"].input_ids, samples[2].input_ids)
+    assert samples[["prose-3", "prose-0"]].ids == ("prose-3", "prose-0")
+    with pytest.raises(LookupError, match="there is no sample 'code-1': ids are such as 'prose-0'"):
+        samples[["prose-1", "code-1"]]
+    with pytest.raises(TypeError, match="Samples join with Samples, and a list came"):
+        samples + ["a text"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from model_zoo import build
+from tiny_models import random_gpt2
 from two_tasks import texts
 
 import tensorscope_nb as ts
@@ -135,6 +136,30 @@ def test_along_checkpoints_and_models():
     study = ts.Study(scopes, one + other).run(R.gradient_conflict, R.qkov_interference)
     assert study["gradient_conflict"]["cosine"].dims == ("model", "module")
     assert study["qkov_interference"]["pair_score"].dims == ("model", "block", "layer", "head", "sample_a", "sample_b")
+
+
+def test_each_model_has_looked_at_its_own_pairs(tmp_path):
+    """Which pairs are the most opposed differs: a study holds those of all, empty where one was not looked at."""
+    _, one, other = texts("gpt2", 5, 4)
+    scopes = {name: ts.Scope(random_gpt2(seed)) for seed, name in enumerate("xyz")}
+    study = ts.Study(scopes, one + other).run(R.sample_conflicts.using(tokens=4), R.gradient_conflict)
+    found = study["sample_conflicts"]
+    assert found["contribution_a"].dims == ("model", "pair", "position_a") and found.sizes["pair"] > 4
+    for name, scope in scopes.items():
+        here, alone = found.sel(model=name), R.sample_conflicts(scope, one, other, tokens=4)
+        looked_at = here["pair_cosine"].notnull().values
+        assert set(here["pair"].values[looked_at]) == set(alone["pair"].values)
+        order = here["pair"].values[looked_at].tolist()
+        assert np.allclose(
+            here["contribution_b"][looked_at], alone["contribution_b"].sel(pair=order), equal_nan=True, rtol=1e-5, atol=1e-9
+        )
+        assert np.array_equal(here["token_text_a"][looked_at], alone["token_text_a"].sel(pair=order))
+        assert (here["token_id_a"][~looked_at] == -1).all() and not here["pair_significant"][~looked_at].any()
+        assert R.conflict_tokens(here).equals(R.conflict_tokens(alone))
+    assert [f"{a} × {b}" for a, b in zip(found["pair_sample_a"].values, found["pair_sample_b"].values)] == found[
+        "pair"
+    ].values.tolist()
+    assert ts.Study.open(study.save(tmp_path / "study"))["sample_conflicts"].equals(found)
 
 
 def test_one_task_is_none_to_compare():
