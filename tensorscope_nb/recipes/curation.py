@@ -147,12 +147,15 @@ def conflict_tokens(ds: xr.Dataset) -> xr.Dataset:
     (1.0, 1.0)
     """
     ds = _one_pair(ds)
-    if not ds.sizes.get("pair"):
-        raise LookupError("no pair was looked at token by token: make it with tokens= above 0, of samples that have tokens")
+    none = "no pair was looked at token by token: make it with tokens= above 0, of samples that have tokens"
+    if "pair" not in ds.sizes:
+        raise LookupError(none)
     ids = np.concatenate([ds["token_id_a"].values, ds["token_id_b"].values])
     added = np.concatenate([ds["contribution_a"].values, ds["contribution_b"].values])
     ids = np.where(np.isfinite(added), ids, -1).astype(int)
     told = (ids >= 0).any(1)
+    if not told.any():
+        raise LookupError(none)
     ids, added = ids[told], added[told]
     lowest = ids[np.arange(len(ids)), np.where(ids >= 0, added, np.inf).argmin(1)]
     texts = np.concatenate([ds["token_text_a"].values, ds["token_text_b"].values])[told]

@@ -123,7 +123,11 @@ def sample_conflicts(
         variables[f"task_q_value_{side}"] = (dims, q_values(task_p), f"q of a conflict with task {other}, over samples", "")
     coords: dict[str, Any] = two.coords()
     said = two.said(covered, whole) | {"alpha": float(alpha)}
-    pairs = _most_opposed(table, p, asked, tokens) if two.samples.has_tokens else []
+    looked_at = two.samples.has_tokens and tokens > 0
+    for side in "ab" if looked_at else "":
+        words = f"token of sample {side} that lowers the product most"
+        variables[f"token_{side}"] = (both, np.full(table.shape, -1), words, "")
+    pairs = _most_opposed(table, p, asked, tokens) if looked_at else []
     if pairs:
         skip = share_first(two.samples) if skip_first is None else bool(skip_first)
         said["skip_first"] = skip
@@ -192,9 +196,8 @@ def _token_by_token(
     made, token_a, token_b = token_variables(samples, reducer, UNIT, skip_first)
     variables |= made
     for side, token, mirrored in (("a", token_a, token_b), ("b", token_b, token_a)):
-        ids = np.full((len(two.a), len(two.b)), -1)
+        ids = variables[f"token_{side}"][1]
         if not two.apart:
             ids[j, i] = mirrored
         ids[i, j] = token
-        variables[f"token_{side}"] = (("sample_a", "sample_b"), ids, f"token of sample {side} that lowers the product most", "")
     return pair_coords(two, rows), sorted(reducer.unknown)

@@ -14,7 +14,6 @@ from tensorscope_nb.models import Checkpoints
 from tensorscope_nb.scope import Scope
 
 FILL: dict[str, Any] = {"f": np.nan, "i": -1, "b": False, "O": ""}  # where a pair was not looked at
-SIDES = ("pair_sample_a", "pair_sample_b")
 OWN = ("model", "weights", "seconds", "n_weights", "by_reference")  # what each model says of itself
 
 
@@ -68,13 +67,12 @@ def _of_all_pairs(results: Sequence[xr.Dataset]) -> Sequence[xr.Dataset]:
     listed = [result for result in results if "pair" in result.dims]
     if not listed:
         return results
-    if len(listed) < len(results):  # a model in which no pair is opposed
-        return [result.drop_dims("pair") if "pair" in result.dims else result for result in results]
+    on_pairs = [str(name) for name, v in listed[0].variables.items() if "pair" in v.dims]
+    none = listed[0][on_pairs].isel(pair=slice(0))
     names = list(dict.fromkeys(name for result in listed for name in result["pair"].values))
-    found = []
-    for result in listed:
-        fill = {name: FILL[v.dtype.kind] for name, v in result.variables.items() if "pair" in v.dims and name != "pair"}
-        found.append(result.reindex(pair=names, fill_value=fill))
-    sides = {name: tuple(sides) for r in listed for name, *sides in zip(*(r[c].values for c in ("pair", *SIDES)), strict=True)}
-    coords = {side: ("pair", np.array([sides[name][k] for name in names], dtype=object)) for k, side in enumerate(SIDES)}
-    return [result.assign_coords(coords) for result in found]
+    fill = {name: FILL[listed[0][name].dtype.kind] for name in on_pairs if name != "pair"}
+    known = {name: result.coords.to_dataset().sel(pair=name) for result in listed for name in result["pair"].values}
+    sides = [name for name in on_pairs if name in listed[0].coords and name != "pair"]
+    coords = {side: ("pair", np.array([known[name][side].item() for name in names], dtype=object)) for side in sides}
+    whole = [result if "pair" in result.dims else result.merge(none) for result in results]  # in that one no pair is opposed
+    return [result.reindex(pair=names, fill_value=fill).assign_coords(coords) for result in whole]

@@ -13,6 +13,7 @@ import tensorscope_nb as ts
 from tensorscope_nb.recipes.recipe import run_together
 from tensorscope_nb.recipes.tasks import pairs_of_tasks
 from tensorscope_nb.study.calls import _along_tasks
+from tensorscope_nb.study.members import Members
 from tensorscope_nb.sweep import progress
 from tensorscope_nb.sweep.progress import listened
 
@@ -160,6 +161,30 @@ def test_each_model_has_looked_at_its_own_pairs(tmp_path):
         "pair"
     ].values.tolist()
     assert ts.Study.open(study.save(tmp_path / "study"))["sample_conflicts"].equals(found)
+
+
+def test_a_model_in_which_no_pair_is_opposed_stands_beside_those_in_which_some_are():
+    scope, one, other = texts("gpt2", 5, 4)
+    some = R.sample_conflicts(scope, one, other, tokens=4)
+    none = some.drop_dims("pair").assign(token_a=some["token_a"] * 0 - 1, token_b=some["token_b"] * 0 - 1)
+    joined = Members("model", ["x", "y"], []).joined([none, some])
+    assert joined["pair"].equals(some["pair"].drop_vars("model", errors="ignore")) and joined["contribution_a"].dims[0] == "model"
+    assert np.isnan(joined["contribution_a"].sel(model="x")).all()
+    assert np.allclose(joined["contribution_a"].sel(model="y"), some["contribution_a"], equal_nan=True)
+    assert R.conflict_tokens(joined.sel(model="y")).equals(R.conflict_tokens(some))
+    with pytest.raises(LookupError, match="no pair was looked at"):
+        R.conflict_tokens(joined.sel(model="x"))
+
+
+def test_pairs_of_three_tasks_in_several_models_keep_their_tasks():
+    _, one, other = texts("gpt2", 4, 4)
+    third = ts.Samples.tokens(torch.randint(1, 50, (4, 10), generator=torch.Generator().manual_seed(5)), task="third")
+    scopes = {name: ts.Scope(random_gpt2(seed)) for seed, name in enumerate("xy")}
+    found = ts.Study(scopes, one + other + third).run(R.sample_conflicts.using(tokens=3))["sample_conflicts"]
+    assert found["contribution_a"].dims == ("model", "pair", "position_a")
+    named = {"one": "one", "other": "other", "third": "third"}
+    tasks = [" × ".join(named[sample.split("-")[0]] for sample in pair.split(" × ")) for pair in found["pair"].values]
+    assert found["pair_tasks"].values.tolist() == tasks
 
 
 def test_one_task_is_none_to_compare():
