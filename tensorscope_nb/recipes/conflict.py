@@ -9,11 +9,11 @@ import numpy as np
 
 from tensorscope_nb.numerics.crossed import cosine_interval, mean_test
 from tensorscope_nb.numerics.many import q_values
-from tensorscope_nb.recipes.dataset import Variable, dataset
+from tensorscope_nb.recipes.dataset import SQUARED, Variable, dataset
 from tensorscope_nb.recipes.groups import modules_of
-from tensorscope_nb.recipes.modules import layer_of, module_coords
+from tensorscope_nb.recipes.modules import by_layer, module_coords
 from tensorscope_nb.recipes.recipe import recipe
-from tensorscope_nb.recipes.tasks import TwoTasks
+from tensorscope_nb.recipes.tasks import TwoTasks, check_alpha
 from tensorscope_nb.sweep.reducers import Gram, Losses
 from tensorscope_nb.sweep.request import GradientRequest
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from tensorscope_nb.recipes.recipe import Answered
     from tensorscope_nb.scope import Scope
-
-UNIT = "squared gradient of the loss"
-FEW = 16  # samples of each task below which a test sees little
 
 
 @recipe(
@@ -85,7 +82,7 @@ def gradient_conflict(
         "ci_low": ("cosine of the expected gradients, lower end of the 95 % interval", ""),
         "ci_high": ("cosine of the expected gradients, upper end of the 95 % interval", ""),
         "cosine": ("cosine of the mean gradients", ""),
-        "dot": ("inner product of the mean gradients", UNIT),
+        "dot": ("inner product of the mean gradients", SQUARED),
         "conflict": ("cosine of the mean gradients below zero", ""),
         "conflict_score": ("cosine of the mean gradients, as far as below zero", ""),
         "magnitude_similarity": ("similarity of the gradients' sizes", ""),
@@ -98,7 +95,7 @@ def gradient_conflict(
     coords = module_coords(scope, names)
     if per_sample:
         pairs = grams[:, two.a][:, :, two.b]
-        variables["pair_dot"] = (("module", "sample_a", "sample_b"), pairs, "inner product of the samples' gradients", UNIT)
+        variables["pair_dot"] = (("module", "sample_a", "sample_b"), pairs, "inner product of the samples' gradients", SQUARED)
         coords |= two.coords()
     result = dataset(variables, coords, **two.said(covered, whole))
     if per_sample:
@@ -108,16 +105,27 @@ def gradient_conflict(
 
 def _conflict(grams: np.ndarray, two: TwoTasks) -> dict[str, np.ndarray]:
     """Each number from the inner products (groups, n, n) of all samples."""
-    aa, bb, ab = (grams[:, i][:, :, j] for i, j in ((two.a, two.a), (two.b, two.b), (two.a, two.b)))
-    dot, one, other = ab.mean((1, 2)), np.sqrt(aa.mean((1, 2)).clip(0)), np.sqrt(bb.mean((1, 2)).clip(0))
+    aa, bb, ab = _sides(grams, two)
+    dot, cosine, one, other = _cosine(aa, bb, ab)
     with np.errstate(invalid="ignore", divide="ignore"):
-        cosine = (dot / (one * other)).clip(-1, 1)
         similarity = 2 * one * other / (one**2 + other**2)
     corrected, low, high = cosine_interval(aa, bb, ab)
     return {
         "cosine": cosine, "dot": dot, "conflict": cosine < 0, "conflict_score": np.where(cosine < 0, -cosine, cosine * 0),
         "magnitude_similarity": similarity, "cosine_corrected": corrected, "ci_low": low, "ci_high": high,
     }  # fmt: skip
+
+
+def _sides(grams: np.ndarray, two: TwoTasks) -> tuple[np.ndarray, ...]:
+    """The products within a, within b, and across."""
+    return tuple(grams[:, i][:, :, j] for i, j in ((two.a, two.a), (two.b, two.b), (two.a, two.b)))
+
+
+def _cosine(aa: np.ndarray, bb: np.ndarray, ab: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of the mean gradients the inner product, the cosine, and the norms."""
+    dot, one, other = ab.mean((1, 2)), np.sqrt(aa.mean((1, 2)).clip(0)), np.sqrt(bb.mean((1, 2)).clip(0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return dot, (dot / (one * other)).clip(-1, 1), one, other
 
 
 def project_conflict(g_a: Mapping[str, Tensor] | Tensor, g_b: Mapping[str, Tensor] | Tensor) -> dict[str, Tensor] | Tensor:
@@ -204,14 +212,14 @@ def gradient_alignment(
     options: dict[str, Any] = {"modules": modules, "chunk": chunk, "progress": progress}
     covered = yield GradientRequest(whole.samples, [gram], enough=lambda n: whole.enough(n, 2), **options)
     two = whole.within(len(covered.samples))
-    layers = sorted({layer for name in gram.values if (layer := layer_of(scope, name)) >= 0})
-    if not layers:
+    of_layers = by_layer(scope, gram.values)
+    if not of_layers:
         no_layers = f"modules={modules!r} leaves nothing in any layer: choose others"
         raise LookupError(no_layers if scope.anatomy.n_layers else "the model has no known layers: ask gradient_conflict")
-    grams = np.stack([sum(k.numpy() for name, k in gram.values.items() if layer_of(scope, name) == i) for i in layers])
-    warn_few(two)
-    cosine = _conflict(grams, two)["cosine"]
-    pairs = grams[:, two.a][:, :, two.b]
+    grams = np.stack([k.numpy() for k in of_layers.values()])
+    two.warn_few()
+    aa, bb, pairs = _sides(grams, two)
+    _, cosine, _, _ = _cosine(aa, bb, pairs)
     test = mean_test(pairs)
     q = q_values(test.below)
     variables: dict[str, Variable] = {
@@ -222,21 +230,8 @@ def gradient_alignment(
         "q_value": (("layer",), q, "q of conflict over layers", ""),
         "significant": (("layer",), (q <= alpha) & (cosine < 0), f"conflict at q ≤ {alpha:g}", ""),
     }
-    coords: dict[str, Any] = {"layer": layers}
+    coords: dict[str, Any] = {"layer": list(of_layers)}
     if per_sample:
-        variables["pair_dot"] = (("layer", "sample_a", "sample_b"), pairs, "inner product of the samples' gradients", UNIT)
+        variables["pair_dot"] = (("layer", "sample_a", "sample_b"), pairs, "inner product of the samples' gradients", SQUARED)
         coords |= two.coords()
     return dataset(variables, coords, **two.said(covered, whole))
-
-
-def check_alpha(alpha: float) -> None:
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha is {alpha}: give a level between 0 and 1, such as 0.05")
-
-
-def warn_few(two: TwoTasks, least: int = FEW, so: str = "little is seen") -> None:
-    import warnings
-
-    for name, rows in zip(two.names, (two.a, two.b), strict=True):
-        if len(rows) < least:
-            warnings.warn(f"Only {len(rows)} samples for task {name!r}: below {least} {so}", stacklevel=2)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tensorscope_nb.samples import Samples
 
 Variable = tuple[Sequence[str], Any, str, str]  # dimensions, values, long name, unit
+SQUARED = "squared gradient of the loss"  # the unit of Fisher masses and of inner products of gradients
 
 
 def dataset(variables: Mapping[str, Variable], coords: Mapping[str, Any] | None = None, **metadata: Any) -> xr.Dataset:
@@ -28,12 +29,13 @@ def dataset(variables: Mapping[str, Variable], coords: Mapping[str, Any] | None 
     return result
 
 
-def sample_coords(samples: Samples) -> dict[str, Any]:
-    """The coordinates of a ``sample`` dimension: ids, and beside them tasks and texts."""
+def sample_coords(samples: Samples, side: str = "") -> dict[str, Any]:
+    """The coordinates of a ``sample`` dimension (``sample_a`` with the side ``"_a"``): ids, and beside them tasks and texts."""
+    dim = f"sample{side}"
     return {
-        "sample": np.array(samples.ids, dtype=object),
-        "task": ("sample", np.array(samples.tasks, dtype=object)),
-        "text": ("sample", np.array([samples.text(i) for i in range(len(samples))], dtype=object)),
+        dim: np.array(samples.ids, dtype=object),
+        f"task{side}": (dim, np.array(samples.tasks, dtype=object)),
+        f"text{side}": (dim, np.array([samples.text(i) for i in range(len(samples))], dtype=object)),
     }
 
 

@@ -9,9 +9,9 @@ import torch
 
 from tensorscope_nb.numerics.intervals import log_t_interval
 from tensorscope_nb.recipes.covered import said, sequences
-from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords
+from tensorscope_nb.recipes.dataset import SQUARED, Variable, dataset, sample_coords
 from tensorscope_nb.recipes.groups import ByChannel, ByHead, ByLayer, ByModule
-from tensorscope_nb.recipes.modules import layer_of
+from tensorscope_nb.recipes.modules import by_layer
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.sweep.gradients import Reduction
 from tensorscope_nb.sweep.reducers import Gram, Masses
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tensorscope_nb.recipes.recipe import Answered
     from tensorscope_nb.scope import Scope
 
-UNIT = "squared gradient of the loss"
 NAMES = {"empirical": "empirical Fisher trace", "mc": "Fisher trace, labels drawn from the model"}
 Granularity = Literal["module", "layer", "head", "channel"]
 GROUPS: dict[str, Any] = {"module": ByModule, "layer": ByLayer, "head": ByHead, "channel": ByChannel}
@@ -87,16 +86,16 @@ def grouped_fisher(
     variance = values.var(0, ddof=1) if len(values) > 1 else np.full_like(m, np.nan)
     words = NAMES[kind]
     variables: dict[str, Variable] = {
-        "importance": (dims, m, words, UNIT),
-        "variance": (dims, variance, f"variance of the {words} over {sample_unit}s", UNIT),
-        "ci_low": (dims, low, f"{words}, lower end of the 95 % interval", UNIT),
-        "ci_high": (dims, high, f"{words}, upper end of the 95 % interval", UNIT),
+        "importance": (dims, m, words, SQUARED),
+        "variance": (dims, variance, f"variance of the {words} over {sample_unit}s", SQUARED),
+        "ci_low": (dims, low, f"{words}, lower end of the 95 % interval", SQUARED),
+        "ci_high": (dims, high, f"{words}, upper end of the 95 % interval", SQUARED),
         "n_parameters": (dims, sizes, "weights in the group", "weights"),
     }
     if isinstance(groups, ByHead):
         variables["n_sharing"] = (("block",), groups.sharing(), "heads that share the group's weights", "heads")
     if per_sample:
-        variables["importance_by_sample"] = (("sample", *dims), by_sequence, f"{words}, by sample", UNIT)
+        variables["importance_by_sample"] = (("sample", *dims), by_sequence, f"{words}, by sample", SQUARED)
         coords = coords | sample_coords(whole)
     return dataset(variables, coords, **said(samples, whole, covered))
 
@@ -153,20 +152,20 @@ def fisher_spectrum(
     grams = {module: k_ij[:n, :n] / covered.divisor for module, k_ij in gram.values.items()}
     total = sum(grams.values())
     whole, shares = _eigenvalues(total)
-    layers = sorted({layer for module in grams if (layer := layer_of(scope, module)) >= 0})
-    blocks = [sum(m for name, m in grams.items() if layer_of(scope, name) == i) for i in layers]
-    by_layer = np.array([_eigenvalues(block)[0] for block in blocks]).reshape(len(layers), n)
-    traces = by_layer.sum(1)
+    of_layers = by_layer(scope, grams)
+    layers, blocks = list(of_layers), list(of_layers.values())
+    in_layers = np.array([_eigenvalues(block)[0] for block in blocks]).reshape(len(layers), n)
+    traces = in_layers.sum(1)
     weights = sum(p.tensor.nelement() for p in covered.parameters)
     eigenvalue, share = f"eigenvalue of the {NAMES[kind].removesuffix(' trace')}", "share of the trace"
     variables: dict[str, Variable] = {
-        "eigenvalue": (("component",), whole, eigenvalue, UNIT),
-        "layer_eigenvalue": (("layer", "component"), by_layer, f"{eigenvalue}, of the layer's block", UNIT),
-        "top_eigenvalue": (("layer",), by_layer[:, 0], f"largest {eigenvalue}", UNIT),
-        "concentration": (("layer",), by_layer[:, :k].sum(1) / traces, f"the {k} largest eigenvalues", share),
-        "effective_rank": (("layer",), [_effective_rank(row) for row in by_layer], "effective rank", "directions"),
-        "trace": (("layer",), traces, NAMES[kind], UNIT),
-        "spectral_gap": ((), whole[0] - whole[1] if n > 1 else np.nan, "largest eigenvalue minus the second", UNIT),
+        "eigenvalue": (("component",), whole, eigenvalue, SQUARED),
+        "layer_eigenvalue": (("layer", "component"), in_layers, f"{eigenvalue}, of the layer's block", SQUARED),
+        "top_eigenvalue": (("layer",), in_layers[:, 0], f"largest {eigenvalue}", SQUARED),
+        "concentration": (("layer",), in_layers[:, :k].sum(1) / traces, f"the {k} largest eigenvalues", share),
+        "effective_rank": (("layer",), [_effective_rank(row) for row in in_layers], "effective rank", "directions"),
+        "trace": (("layer",), traces, NAMES[kind], SQUARED),
+        "spectral_gap": ((), whole[0] - whole[1] if n > 1 else np.nan, "largest eigenvalue minus the second", SQUARED),
         "condition_number": ((), np.inf if n < weights else whole[0] / whole[weights - 1], "condition number", ""),
         "total_concentration": ((), whole[:k].sum() / whole.sum(), f"the {k} largest eigenvalues", share),
     }
@@ -176,7 +175,7 @@ def fisher_spectrum(
         done, _, component = sequences(samples, covered, shares)
         by_block = np.stack([np.diagonal(block) for block in blocks], 1) * n if blocks else np.zeros((n, 0))
         _, by_sample, _ = sequences(samples, covered, by_block)
-        variables["trace_by_sample"] = (("sample", "layer"), by_sample, f"{NAMES[kind]}, by sample", UNIT)
+        variables["trace_by_sample"] = (("sample", "layer"), by_sample, f"{NAMES[kind]}, by sample", SQUARED)
         words = "share of the sample in the component"
         variables["component_share"] = (("sample", "component"), component * n / len(done), words, "")
         coords |= sample_coords(done)

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tensorscope_nb.recipes.groups import ByHead
 from tensorscope_nb.recipes.tasks import TwoTasks
 from tensorscope_nb.sweep.paired import Part, Place
 from tensorscope_nb.sweep.reducers import Reducer
 
 if TYPE_CHECKING:
-    from tensorscope_nb.scope.anatomy import Anatomy
     from tensorscope_nb.sweep.capture import Chunk
     from tensorscope_nb.sweep.measure import Found, Want
     from tensorscope_nb.sweep.parameters import Parameter
@@ -22,25 +22,20 @@ if TYPE_CHECKING:
 Mode = Literal["signed", "magnitude", "symmetric"]
 Ridge = float | Literal["relative"]
 Key = tuple[str, int, int]  # block, layer, head: the first of those that share the weights
-BLOCKS = ("Q", "K", "V", "O")
 RELATIVE = 0.1  # of the median, where the ridge is relative
 CROSSED = ((0, 2), (0, 3), (1, 2), (1, 3))  # a half of a with a half of b
 
 
-def parts_of(anatomy: Anatomy, bias: bool) -> dict[str, list[Part]]:
+def parts_of(heads: ByHead, bias: bool) -> dict[str, list[Part]]:
     """The slices of each head by parameter; K and V that heads share stand there once, under the first of them."""
-    found: dict[str, dict[tuple[int, int, int], Part]] = {}
-    for layer in range(anatomy.n_layers):
-        for block in BLOCKS:
-            for head in range(anatomy.n_heads):
-                piece = anatomy.slice(layer, block, head)
-                places = [(piece.parameter, piece.axis)]
-                if bias and block != "O":  # the bias of O belongs to no head
-                    places.append((f"{piece.parameter.removesuffix('weight')}bias", 0))
-                for name, axis in places:
-                    part = Part((block, layer, head), axis, piece.start, piece.stop)
-                    found.setdefault(name, {}).setdefault(part[1:], part)
-    return {name: list(parts.values()) for name, parts in found.items()}
+    found: dict[str, list[Part]] = {}
+    for name, places in heads.places.items():
+        if bias or name.endswith("weight"):
+            parts: dict[tuple[int, ...], Part] = {}
+            for (layer, head, block), *where in places:
+                parts.setdefault(tuple(where), Part((block, layer, head), *where))
+            found[name] = list(parts.values())
+    return found
 
 
 class HeadPairs(Reducer):
@@ -139,16 +134,11 @@ def _median(fisher: Tensor, part: Part) -> float:
     return float((fisher[part.start : part.stop] if part.axis == 0 else fisher[:, part.start : part.stop]).median())
 
 
-def spread_over_heads(anatomy: Anatomy, values: dict[Key, np.ndarray]) -> np.ndarray:
+def spread_over_heads(heads: ByHead, values: dict[Key, np.ndarray]) -> np.ndarray:
     """(block, layer, head, …) from what the slices have; heads that share one show the same. NaN where there is none."""
     shape = next(iter(values.values())).shape
-    table = np.full((len(BLOCKS), anatomy.n_layers, anatomy.n_heads, *shape), np.nan)
+    table = np.full((len(heads.blocks), heads.anatomy.n_layers, heads.anatomy.n_heads, *shape), np.nan)
     for (block, layer, head), value in values.items():
-        table[BLOCKS.index(block), layer, head : head + sharing(anatomy)[BLOCKS.index(block)]] = value
+        at = heads.blocks.index(block)
+        table[at, layer, head : head + heads.sharing()[at]] = value
     return table
-
-
-def sharing(anatomy: Anatomy) -> list[int]:
-    """How many heads share the weights of a slice, by block."""
-    group = anatomy.n_heads // anatomy.n_kv_heads
-    return [group if block in ("K", "V") else 1 for block in BLOCKS]

@@ -9,9 +9,9 @@ import numpy as np
 
 from tensorscope_nb.numerics.crossed import mean_test
 from tensorscope_nb.numerics.many import q_values
-from tensorscope_nb.recipes.conflict import warn_few
 from tensorscope_nb.recipes.dataset import Variable, dataset
-from tensorscope_nb.recipes.head_pairs import BLOCKS, HeadPairs, Mode, Ridge, parts_of, sharing, spread_over_heads
+from tensorscope_nb.recipes.groups import ByHead
+from tensorscope_nb.recipes.head_pairs import HeadPairs, Mode, Ridge, parts_of, spread_over_heads
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.recipes.tasks import TwoTasks
 from tensorscope_nb.sweep.request import GradientRequest
@@ -90,13 +90,14 @@ def qkov_interference(
         raise ValueError(f"ridge is {ridge!r} and epsilon {epsilon!r}: give numbers that are not negative, or ridge='relative'")
     whole = TwoTasks.of(scope, a, b)
     whole.require(2)
-    pairs = HeadPairs(whole, parts_of(scope.anatomy, bias), mode, epsilon, ridge)
+    heads = ByHead(scope)
+    pairs = HeadPairs(whole, parts_of(heads, bias), mode, epsilon, ridge)
     options: dict[str, Any] = {"modules": modules, "chunk": chunk, "progress": progress}
     covered = yield GradientRequest(whole.samples, [pairs], enough=lambda n: whole.enough(n, 2), **options)
     if not pairs.values:
         raise LookupError(f"modules={modules!r} leaves no weights of any head: choose others")
     two = whole.within(len(covered.samples))
-    warn_few(two, min_samples)
+    two.warn_few(min_samples)
     if any(pairs.swamped.values()):
         warnings.warn(
             f"the ridge {ridge:g} is above the median squared gradient in {sum(pairs.swamped.values())} of {len(pairs.swamped)} "
@@ -111,17 +112,17 @@ def qkov_interference(
     q = q_values(p)
     found = {"score": score, "p_value": p, "q_value": q, "significant": (q <= ALPHA) & (score > 0)}
     words, dims, both = WORDS[mode], ("block", "layer", "head"), ("sample_a", "sample_b")
-    tables = {name: spread_over_heads(scope.anatomy, dict(zip(by_slice, values, strict=True))) for name, values in found.items()}
+    tables = {name: spread_over_heads(heads, dict(zip(by_slice, values, strict=True))) for name, values in found.items()}
     variables: dict[str, Variable] = {
         "score": (dims, tables["score"], words, UNITS[mode]),
         "p_value": (dims, tables["p_value"], "p of a conflict", ""),
         "q_value": (dims, tables["q_value"], "q of a conflict, over all slices", ""),
         "significant": (dims, tables["significant"] == 1, f"conflict at q ≤ {ALPHA:g}", ""),
-        "n_sharing": (("block",), sharing(scope.anatomy), "heads that share the slice's weights", "heads"),
-        "pair_score": ((*dims, *both), spread_over_heads(scope.anatomy, by_slice), words, UNITS[mode]),
+        "n_sharing": (("block",), heads.sharing(), "heads that share the slice's weights", "heads"),
+        "pair_score": ((*dims, *both), spread_over_heads(heads, by_slice), words, UNITS[mode]),
         "total": (both, sum(by_slice.values()), f"{words}, over all heads", UNITS[mode]),
     }
-    coords = {"block": list(BLOCKS), **two.coords()}
+    coords = {"block": list(heads.blocks), **two.coords()}
     result = dataset(variables, coords, **two.said(covered, whole), swamped=sum(pairs.swamped.values()))
     for name in ("score", "pair_score", "total") if mode == "signed" else ():
         result[name].attrs["signed"] = "conflict above 0"
@@ -143,7 +144,7 @@ def qkov_pair(
     """
     scope.anatomy.check_layer(layer)
     scope.anatomy.check_head(head)
-    modules = sorted({scope.anatomy.module(layer, block) for block in BLOCKS})
+    modules = sorted({scope.anatomy.module(layer, block) for block in ByHead.blocks})
     found = qkov_interference(scope, a, b, modules=modules, **options)["pair_score"].sel(layer=layer, head=head)
     for dim, place in (("sample_a", i), ("sample_b", j)):
         if isinstance(place, str):
@@ -155,7 +156,7 @@ def qkov_pair(
                 there = f"there are 0 to {found.sizes[dim] - 1}"
                 raise LookupError(f"there is no number {place} in {dim}: {there}, counted in that task alone; or give its id")
             found = found.isel({dim: place})
-    return {block: float(found.sel(block=block)) for block in BLOCKS}
+    return {block: float(found.sel(block=block)) for block in ByHead.blocks}
 
 
 def top_conflicts(ds: xr.Dataset, n: int = 100) -> pd.DataFrame:

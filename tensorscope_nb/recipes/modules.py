@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 def layer_of(scope: Scope, module: str) -> int:
     """The layer that a module stands in, −1 outside the layers."""
     return next((i for i, name in enumerate(scope.anatomy.names) if module == name or module.startswith(f"{name}.")), -1)
+
+
+def by_layer(scope: Scope, of_modules: Mapping[str, Any]) -> dict[int, Any]:
+    """What adds up over modules, summed over those of each layer, in the order of the layers."""
+    found: dict[int, Any] = {}
+    for module, value in of_modules.items():
+        if (layer := layer_of(scope, module)) >= 0:
+            found[layer] = found[layer] + value if layer in found else value
+    return dict(sorted(found.items()))
 
 
 def block_of(scope: Scope, module: str) -> str:

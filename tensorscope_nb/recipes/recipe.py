@@ -173,7 +173,9 @@ def _weights(scope: Scope) -> str:
     known = _known.get()
     if known is None:
         return fingerprint(scope)
-    return known.setdefault(id(scope), known.get(id(scope)) or fingerprint(scope))
+    if id(scope) not in known:
+        known[id(scope)] = fingerprint(scope)
+    return known[id(scope)]
 
 
 def fingerprint(scope: Scope) -> str:

@@ -9,12 +9,11 @@ import numpy as np
 from tensorscope_nb.numerics.crossed import row_tests
 from tensorscope_nb.numerics.many import q_values
 from tensorscope_nb.numerics.outlying import depth, lower_tail, recentred
-from tensorscope_nb.recipes.conflict import UNIT, check_alpha, warn_few
-from tensorscope_nb.recipes.dataset import Variable, dataset
-from tensorscope_nb.recipes.modules import layer_of
+from tensorscope_nb.recipes.dataset import SQUARED, Variable, dataset
+from tensorscope_nb.recipes.modules import by_layer
 from tensorscope_nb.recipes.pair_tokens import PairTokens, pair_coords, share_first, token_variables
 from tensorscope_nb.recipes.recipe import recipe
-from tensorscope_nb.recipes.tasks import TwoTasks
+from tensorscope_nb.recipes.tasks import TwoTasks, check_alpha
 from tensorscope_nb.sweep.reducers import Gram, Losses
 from tensorscope_nb.sweep.request import GradientRequest
 
@@ -85,7 +84,7 @@ def sample_conflicts(
     whole = TwoTasks.of(scope, a, b, alone=True)
     whole.require(LEAST)
     check_alpha(alpha)
-    warn_few(whole, ENOUGH[whole.apart], "no tail is fitted, and hardly any pair can be significant")
+    whole.warn_few(ENOUGH[whole.apart], "no tail is fitted, and hardly any pair can be significant")
     if tokens < 0:
         raise ValueError(f"tokens is {tokens}: say how many pairs to look at token by token, 0 for none")
     gram, losses = Gram(), Losses()
@@ -97,25 +96,27 @@ def sample_conflicts(
     with np.errstate(invalid="ignore", divide="ignore"):
         cosines = (k / sizes[:, None] / sizes).clip(-1, 1)
     table = cosines[np.ix_(two.a, two.b)]
+    if not two.apart:
+        np.fill_diagonal(table, np.nan)
     asked = np.ones_like(table, dtype=bool) if two.apart else np.triu(np.ones_like(table, dtype=bool), 1)
     p, q, effect = _tested(cosines, two, table, asked)
     significant = (q <= alpha) & (table < 0)
     both = ("sample_a", "sample_b")
     variables: dict[str, Variable] = {
-        "cosine": (both, table if two.apart else np.where(np.eye(len(table)), np.nan, table), "cosine of the gradients", ""),
-        "dot": (both, k[np.ix_(two.a, two.b)], "inner product of the gradients", UNIT),
+        "cosine": (both, table, "cosine of the gradients", ""),
+        "dot": (both, k[np.ix_(two.a, two.b)], "inner product of the gradients", SQUARED),
         "p_value": (both, p, "p of a conflict", ""),
         "q_value": (both, q, "q of a conflict, over all pairs", ""),
         "effect_size": (both, effect, "conflict in units of the null's spread", ""),
         "significant": (both, significant, f"conflict at q ≤ {alpha:g}", ""),
     }
-    by_layer = _by_layer(scope, gram, two)
-    if by_layer:
-        stacked = np.stack(list(by_layer.values()))
-        lowest = np.array(list(by_layer))[stacked.argmin(0)]
+    of_layers = by_layer(scope, gram.values)
+    if of_layers:
+        stacked = np.stack([each.numpy()[np.ix_(two.a, two.b)] for each in of_layers.values()])
+        lowest = np.array(list(of_layers))[stacked.argmin(0)]
         variables["conflict_layer"] = (both, lowest, "layer with the lowest inner product", "")
     for side, rows, cosine in (("a", two.a, table), ("b", two.b, table.T)):
-        mean, task_p = row_tests(cosine if two.apart else np.where(np.eye(len(cosine)), np.nan, cosine))
+        mean, task_p = row_tests(cosine)
         dims, other = (f"sample_{side}",), two.names[side == "a"]
         variables[f"loss_{side}"] = (dims, losses.values[rows].numpy(), "mean loss", "loss")
         variables[f"mean_cosine_{side}"] = (dims, mean, f"mean cosine with the gradients of task {other}", "")
@@ -133,9 +134,9 @@ def sample_conflicts(
         said["skip_first"] = skip
         names, said["without_positions"] = yield from _token_by_token(two, pairs, skip, variables, options)
         coords |= names
-    if per_sample and by_layer:
-        variables["layer_dot"] = (("layer", *both), stacked, "inner product of the gradients, by layer", UNIT)
-        coords["layer"] = list(by_layer)
+    if per_sample and of_layers:
+        variables["layer_dot"] = (("layer", *both), stacked, "inner product of the gradients, by layer", SQUARED)
+        coords["layer"] = list(of_layers)
     result = dataset(variables, coords, **said)
     result["significant"].attrs["rule"] = f"q ≤ {alpha:g} and a negative cosine"
     return result
@@ -151,15 +152,6 @@ def _tested(cosines: np.ndarray, two: TwoTasks, table: np.ndarray, asked: np.nda
     if two.apart:
         return p, q, effect
     return tuple(np.where(asked, x, x.T) for x in (p, q, effect))
-
-
-def _by_layer(scope: Scope, gram: Gram, two: TwoTasks) -> dict[int, np.ndarray]:
-    found: dict[int, np.ndarray] = {}
-    for name, k in gram.values.items():
-        layer = layer_of(scope, name)
-        if layer >= 0:
-            found[layer] = found.get(layer, 0) + k.numpy()[np.ix_(two.a, two.b)]
-    return dict(sorted(found.items()))
 
 
 def _most_opposed(table: np.ndarray, p: np.ndarray, asked: np.ndarray, n: int) -> list[tuple[int, int]]:
@@ -193,7 +185,7 @@ def _token_by_token(
     for name in ("cosine", "p_value", "q_value", "effect_size", "significant"):
         _, values, words, unit = variables[name]
         variables[f"pair_{name}"] = (("pair",), values[i, j], words, unit)
-    made, token_a, token_b = token_variables(samples, reducer, UNIT, skip_first)
+    made, token_a, token_b = token_variables(samples, reducer, SQUARED, skip_first)
     variables |= made
     for side, token, mirrored in (("a", token_a, token_b), ("b", token_b, token_a)):
         ids = variables[f"token_{side}"][1]

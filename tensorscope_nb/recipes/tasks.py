@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tensorscope_nb.recipes.covered import said
+from tensorscope_nb.recipes.dataset import sample_coords
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.sweep.measure import SquaresBy
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from tensorscope_nb.sweep.gradients import Coverage
 
 Rows = np.ndarray
+FEW = 16  # samples of each task below which a test sees little
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,25 +91,29 @@ class TwoTasks:
         """Squared gradients by half of a task."""
         return SquaresBy([{self.samples.ids[i] for i in rows} for rows in self.halves])
 
+    def warn_few(self, least: int = FEW, so: str = "little is seen") -> None:
+        for name, rows in zip(self.names, (self.a, self.b), strict=True):
+            if len(rows) < least:
+                warnings.warn(f"Only {len(rows)} samples for task {name!r}: below {least} {so}", stacklevel=2)
+
     def coords(self) -> dict[str, Any]:
         """``sample_a`` and ``sample_b``: ids, and beside them tasks, texts and numbers."""
         found: dict[str, Any] = {}
-        for side, rows in (("a", self.a), ("b", self.b)):
-            samples, dim = self.samples[rows], f"sample_{side}"
-            found[dim] = np.array(samples.ids, dtype=object)
-            found[f"task_{side}"] = (dim, np.array(samples.tasks, dtype=object))
-            found[f"text_{side}"] = (dim, np.array([samples.text(i) for i in range(len(samples))], dtype=object))
-            found[f"index_{side}"] = (dim, self.index[rows])
+        for side, rows in (("_a", self.a), ("_b", self.b)):
+            found |= sample_coords(self.samples[rows], side) | {f"index{side}": (f"sample{side}", self.index[rows])}
         return found
 
     def said(self, covered: Coverage, whole: TwoTasks) -> dict[str, Any]:
         """What a result says of how it was found."""
         used = {f"n_used_{side}": len(rows) for side, rows in (("a", self.a), ("b", self.b))}
         available = {f"n_available_{side}": len(rows) for side, rows in (("a", whole.a), ("b", whole.b))}
-        weights = sum(p.tensor.nelement() for p in covered.parameters)
-        done = {"n_used": len(self.samples), "n_available": len(whole.samples)}
-        return {"task_a": self.names[0], "task_b": self.names[1], **done, **used, **available, "n_weights": weights,
-                "by_reference": covered.by_reference}  # fmt: skip
+        names = dict(zip(("task_a", "task_b"), self.names, strict=True))
+        return names | used | available | said(whole.samples, self.samples, covered)
+
+
+def check_alpha(alpha: float) -> None:
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha is {alpha}: give a level between 0 and 1, such as 0.05")
 
 
 def pairs_of_tasks(samples: Samples) -> Sequence[TwoTasks]:

@@ -10,7 +10,8 @@ from two_tasks import KNOWN, dense, known_gradients, texts
 
 import tensorscope_nb as ts
 from tensorscope_nb.numerics.crossed import mean_test
-from tensorscope_nb.recipes.head_pairs import BLOCKS, parts_of
+from tensorscope_nb.recipes.groups import ByHead
+from tensorscope_nb.recipes.head_pairs import parts_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Only")
 
@@ -37,7 +38,7 @@ def test_magnitude_is_the_dense_loop_in_every_family(name):
     scope, one, other = texts(name)
     a, b = dense(scope, one), dense(scope, other)
     found = ts.recipes.qkov_interference(scope, one, other, mode="magnitude")
-    for block in BLOCKS:
+    for block in ByHead.blocks:
         for layer in range(2):
             for head in range(scope.anatomy.n_heads):
                 expected = seed_formula(slices(scope, a, block, layer, head) ** 2, slices(scope, b, block, layer, head))
@@ -55,7 +56,7 @@ def test_signed_and_symmetric_are_whitened_by_both_tasks(name, mode, ridge):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = ts.recipes.qkov_interference(scope, one, other, mode=mode, ridge=ridge)
-    for block in BLOCKS:
+    for block in ByHead.blocks:
         g, h = slices(scope, a, block, 1, 2), slices(scope, b, block, 1, 2)
         fisher = np.concatenate([g, h]).__pow__(2).mean(0)
         below = fisher + (0.1 * torch.tensor(fisher).median().item() if ridge == "relative" else ridge)
@@ -85,7 +86,7 @@ def test_the_heads_add_up_to_the_weights_they_are_cut_from(name):
     a, b = dense(scope, one), dense(scope, other)
     found = ts.recipes.qkov_interference(scope, one, other)
     once = np.array([[head % share == 0 for head in range(scope.anatomy.n_heads)] for share in found["n_sharing"].values])
-    weights = sorted({name for name in parts_of(scope.anatomy, bias=False)})
+    weights = sorted({name for name in parts_of(ByHead(scope), bias=False)})
     whole = np.zeros((5, 4))
     for parameter in weights:
         fisher = np.concatenate([a[parameter], b[parameter]]).__pow__(2).mean(0) + 1e-8
@@ -102,8 +103,12 @@ def test_heads_that_share_keys_show_the_same_and_are_tested_once():
     assert np.array_equal(keys[:, 0], keys[:, 1]) and not np.array_equal(keys[:, 1], keys[:, 2])
     from scipy.stats import false_discovery_control
 
-    p = np.concatenate([found["p_value"].sel(block=b).values[:, :: int(found["n_sharing"].sel(block=b))].ravel() for b in BLOCKS])
-    q = np.concatenate([found["q_value"].sel(block=b).values[:, :: int(found["n_sharing"].sel(block=b))].ravel() for b in BLOCKS])
+    p = np.concatenate(
+        [found["p_value"].sel(block=b).values[:, :: int(found["n_sharing"].sel(block=b))].ravel() for b in ByHead.blocks]
+    )
+    q = np.concatenate(
+        [found["q_value"].sel(block=b).values[:, :: int(found["n_sharing"].sel(block=b))].ravel() for b in ByHead.blocks]
+    )
     assert np.allclose(q, false_discovery_control(p))
     top = ts.recipes.top_conflicts(found, n=10_000)
     assert len(top) == 2 * (4 + 2 + 2 + 4) * 36 and set(top[top["block"] == "K"]["head"]) == {0, 2}
@@ -142,7 +147,7 @@ def test_neither_the_cut_nor_the_order_nor_the_memory_matters(mode):
     order_a, order_b = [3, 0, 5, 1, 4, 2], [4, 2, 0, 1, 3]
     found = ts.recipes.qkov_interference(scope, one[order_a], other[order_b], mode=mode, chunk=4)["pair_score"]
     assert np.allclose(found, whole.isel(sample_a=order_a, sample_b=order_b), rtol=1e-9)
-    with ts.options(memory=5 * 8 * sum(scope.model.get_parameter(n).nelement() for n in parts_of(scope.anatomy, False))):
+    with ts.options(memory=5 * 8 * sum(scope.model.get_parameter(n).nelement() for n in parts_of(ByHead(scope), False))):
         pieces = ts.recipes.qkov_interference(scope, one, other, mode=mode, chunk=2)["pair_score"]
     assert np.allclose(pieces, whole, rtol=1e-9)
 
@@ -163,7 +168,7 @@ def test_a_pair_is_its_place_in_the_table():
     scope, one, other = texts("llama")
     whole = ts.recipes.qkov_interference(scope, one, other)["pair_score"]
     pair = ts.recipes.qkov_pair(scope, one, 3, other, "other-2", 1, 2)
-    assert pair == pytest.approx({b: float(whole.sel(block=b, layer=1, head=2)[3, 2]) for b in BLOCKS}, rel=1e-9)
+    assert pair == pytest.approx({b: float(whole.sel(block=b, layer=1, head=2)[3, 2]) for b in ByHead.blocks}, rel=1e-9)
     place = {"layer": whole["layer"].values[1], "head": np.int64(2)}
     assert ts.recipes.qkov_pair(scope, one, 3, other, "other-2", **place) == pair
     with pytest.raises(LookupError, match="there is no number 9 in sample_a: there are 0 to 4"):
@@ -233,7 +238,7 @@ def test_slices_are_swamped_whose_median_is_below_the_ridge():
     scope, one, other = texts("llama", 6, 5)
     a, b = dense(scope, one), dense(scope, other)
     medians = []
-    for name, parts in parts_of(scope.anatomy, bias=False).items():
+    for name, parts in parts_of(ByHead(scope), bias=False).items():
         fisher = np.concatenate([a[name], b[name]]).__pow__(2).mean(0).reshape(scope.model.get_parameter(name).shape)
         for part in parts:
             here = slice(part.start, part.stop)
