@@ -53,6 +53,7 @@ def test_a_view_that_was_made_before_the_run_fills_in(lab: Any) -> None:
     page = lab.page
     page.set_viewport_size({"width": 1400, "height": 1900})
     lab.run_cell(2)
+    page.locator(".ts-empty").first.wait_for()  # the cell is done before its view is drawn
     assert page.locator(".ts-empty").first.is_visible()
     lab.start_cell(3)
     page.locator("[data-ts-view=Timeline]").first.wait_for()
