@@ -21,6 +21,7 @@ _HOME = {
     "load": "tensorscope_nb.models",
     "options": "tensorscope_nb.settings",
     "recipes": "tensorscope_nb.recipes",
+    "unflatten": "tensorscope_nb.scope.flat",
     "view": "tensorscope_nb.views",
     "views": "tensorscope_nb.views",
 }
@@ -40,6 +41,7 @@ __all__ = [
     "load",
     "options",
     "recipes",
+    "unflatten",
     "view",
     "views",
 ]
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from tensorscope_nb.models import checkpoints, load
     from tensorscope_nb.samples import Samples, datasets
     from tensorscope_nb.scope import Anatomy, Scope, detect
+    from tensorscope_nb.scope.flat import unflatten
     from tensorscope_nb.settings import options
     from tensorscope_nb.study import Study
     from tensorscope_nb.views import export_html, view

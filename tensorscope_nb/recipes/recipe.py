@@ -16,16 +16,16 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb import __version__
-from tensorscope_nb.sweep.request import Asking, GradientRequest, SoFar, drive
+from tensorscope_nb.sweep.request import Asking, SoFar, drive
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
     from tensorscope_nb.scope import Scope
-    from tensorscope_nb.sweep.gradients import Coverage
+    from tensorscope_nb.sweep.request import Request
 
-    Answered = Generator[GradientRequest, Coverage, xr.Dataset]  # what a recipe that asks for gradients returns
+    Answered = Generator[Request, Any, xr.Dataset]  # what a recipe returns that asks for gradients, or for time
 
 _all: list[Recipe] = []
 _known: ContextVar[dict[int, str] | None] = ContextVar("tensorscope_weights", default=None)  # of the models of one run
@@ -112,12 +112,12 @@ def _found(module: str, qualname: str, options: dict[str, Any], name: str) -> Re
     return Recipe(declared.function, declared.question, declared.source, declared.needs, options, name)
 
 
-def _watched(asking: Asking) -> Generator[GradientRequest, Coverage, tuple[Any, bool]]:
+def _watched(asking: Asking) -> Generator[Request, Any, tuple[Any, bool]]:
     """What a recipe returns, and whether all that it asked for was answered to the end."""
     complete, given = True, None
     while True:
         try:
-            request = asking.send(given)  # type: ignore[arg-type]
+            request = asking.send(given)
         except StopIteration as end:
             return end.value, complete
         given = yield request

@@ -17,7 +17,7 @@ from tensorscope_nb.study.calls import Calls
 from tensorscope_nb.study.members import Members
 from tensorscope_nb.sweep.gradients import gradient_sweep
 from tensorscope_nb.sweep.pairs import passes
-from tensorscope_nb.sweep.request import GradientRequest, sharing
+from tensorscope_nb.sweep.request import GradientRequest, Request, sharing
 from tensorscope_nb.sweep.units import tokens_apart
 
 if TYPE_CHECKING:
@@ -35,13 +35,14 @@ def plan(members: Members, samples: Any, recipes: Sequence[Recipe]) -> pd.DataFr
     scope = next(iter(members.scopes))
     given = None if samples is None else scope.samples(samples)
     with options(progress=False):
-        rows = [*_gradient_sweeps(scope, given, recipes), *_others(scope, given, recipes)]
+        rows = [*_asking(scope, given, recipes), *_others(scope, given, recipes)]
     table = pd.DataFrame(rows, columns=["recipes", "kind", "samples", "passes", "chunk", "bytes", "seconds"])
     return table.assign(models=len(members), seconds=(table["seconds"] * len(members)).round(2))
 
 
-def _gradient_sweeps(scope: Scope, samples: Samples | None, recipes: Sequence[Recipe]) -> Iterable[tuple]:
-    asked: dict[int, GradientRequest] = {}
+def _asking(scope: Scope, samples: Samples | None, recipes: Sequence[Recipe]) -> Iterable[tuple]:
+    """The sweeps, and the steps of their own, that recipes ask for first."""
+    asked: dict[int, Request] = {}
     calls = Calls(samples, recipes).made
     for i, (recipe, given, _) in enumerate(calls):
         if inspect.isgeneratorfunction(recipe.function):
@@ -50,26 +51,44 @@ def _gradient_sweeps(scope: Scope, samples: Samples | None, recipes: Sequence[Re
                 if request is not None:
                     asked[i] = request
     for group in sharing(asked):
-        first, reducers = next(iter(group.values())), [r for request in group.values() for r in request.reducers]
-        whole = first.samples
-        if first.unit == "token":
-            whole, _ = tokens_apart(scope, scope.rule.prepared(whole))
-        chunk = len(next(chunks(whole, scope.anatomy, first.chunk)))
-        each = 0.0
-
-        def run(few: Samples, first: GradientRequest = first, reducers: Any = reducers, chunk: int = chunk) -> None:
-            nonlocal each
-            size = max(1, min(chunk, len(few) // 2))  # two chunks, so that it is seen what pairs hold
-            covered = gradient_sweep(scope, few, reducers, reduction=first.reduction, modules=first.modules, chunk=size)
-            each = covered.each
-
-        _, seconds = _trials(scope, run, whole)
-        several = len(whole) > chunk
-        times = passes(each, len(whole)) if several else 1.0
-        held = each * len(whole) if several and times == 1 else 0
-        memory = bytes_per_sample(whole, scope.anatomy) * chunk + held + sum(r.nbytes(len(whole)) for r in reducers)
         names = ", ".join(dict.fromkeys(calls[i][0].name for i in group))
-        yield names, "forward and backward", len(whole), times, chunk, int(memory), times * seconds
+        requests = list(group.values())
+        sweeps = [request for request in requests if isinstance(request, GradientRequest)]
+        found = _sweep(scope, sweeps) if sweeps else _steps(requests[0], 0 if samples is None else len(samples))
+        yield names, *found
+
+
+def _sweep(scope: Scope, requests: Sequence[GradientRequest]) -> tuple:
+    first, reducers = requests[0], [r for request in requests for r in request.reducers]
+    whole = first.samples
+    if first.unit == "token":
+        whole, _ = tokens_apart(scope, scope.rule.prepared(whole))
+    chunk = len(next(chunks(whole, scope.anatomy, first.chunk)))
+    each = 0.0
+
+    def run(few: Samples) -> None:
+        nonlocal each
+        size = max(1, min(chunk, len(few) // 2))  # two chunks, so that it is seen what pairs hold
+        covered = gradient_sweep(scope, few, reducers, reduction=first.reduction, modules=first.modules, chunk=size)
+        each = covered.each
+
+    _, seconds = _trials(scope, run, whole)
+    several = len(whole) > chunk
+    times = passes(each, len(whole)) if several else 1.0
+    held = each * len(whole) if several and times == 1 else 0
+    memory = bytes_per_sample(whole, scope.anatomy) * chunk + held + sum(r.nbytes(len(whole)) for r in reducers)
+    return "forward and backward", len(whole), times, chunk, int(memory), times * seconds
+
+
+def _steps(work: Any, n: int) -> tuple:
+    """Two of its steps are run: the first may have something to prepare."""
+    seconds, steps = [], work.state.steps()
+    for _ in range(2):
+        start = time.perf_counter()
+        next(steps, None)
+        seconds.append(time.perf_counter() - start)
+    total = work.state.total
+    return work.label, n, total, n, int(work.state.nbytes), seconds[0] + max(0, total - 1) * seconds[1]
 
 
 def _others(scope: Scope, samples: Samples | None, recipes: Sequence[Recipe]) -> Iterable[tuple]:

@@ -89,7 +89,7 @@ def gradient_sweep(
         raise ValueError(f"reduction is {reduction!r}: choose 'mean' or 'sum' over the predicted tokens of a sample")
     if torch.is_inference_mode_enabled():
         raise ValueError("gradients inside torch.inference_mode(): leave that mode first")
-    _refuse_mixing(scope.model)
+    refuse_mixing(scope.model)
     parameters = [p for p in parameters_of(scope, chosen_parameters(scope, modules)) if only is None or p.name in only]
     samples = scope.rule.prepared(samples)
     terms = scope.rule.n_terms(samples).double()
@@ -210,7 +210,7 @@ class Source:
         return made
 
 
-def _refuse_mixing(model: nn.Module) -> None:
+def refuse_mixing(model: nn.Module) -> None:
     """In evaluation mode no layer here mixes samples; a BatchNorm without running statistics still does."""
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:

@@ -19,6 +19,7 @@ from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.gradients import Coverage, Reduction, gradient_sweep
 from tensorscope_nb.sweep.reducers import Reducer
 from tensorscope_nb.sweep.units import Kind, Unit, units
+from tensorscope_nb.sweep.work import Done, Work
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
@@ -45,13 +46,20 @@ class GradientRequest:
     enough: Callable[[int], bool] = bool  # whether something can be made of the first so many samples
 
     @property
+    def held(self) -> Sequence[Any]:
+        """What holds all that is done."""
+        return self.reducers
+
+    @property
     def sweep(self) -> Any:
         """Equal for requests that one sweep can answer."""
         modules = tuple(self.modules) if isinstance(self.modules, list) else self.modules
         return id(self.samples), self.reduction, self.unit, self.kind, self.seed, modules, self.chunk, self.progress
 
 
-Asking = Generator[GradientRequest, Coverage, Any]
+Request = GradientRequest | Work
+Answer = Coverage | Done
+Asking = Generator[Request, Any, Any]
 Started = Callable[[], Asking]
 SoFar = Callable[[dict[int, Callable[[], Any]]], None]  # by number of the recipe, what makes its result of the samples done
 
@@ -66,7 +74,7 @@ def drive(
     """
     results: list[Any] = [None] * len(starting)
     running = [start() for start in starting]
-    waiting: dict[int, GradientRequest] = {}
+    waiting: dict[int, Request] = {}
     try:
         for i, asking in enumerate(running):
             if (request := _next(asking, None, results, i)) is not None:
@@ -75,14 +83,14 @@ def drive(
         while waiting:
             for group in sharing(waiting):
                 listen = _telling(starting, group, so_far) if so_far and first else None
-                covered = _answer(scope, list(group.values()), executor, listen)
+                answer = _answer(scope, list(group.values()), executor, listen)
                 for i, request in group.items():
                     del waiting[i]
-                    given = _given(request, covered)
-                    following = _next(running[i], given, results, i) if given else request if covered.interrupted else None
+                    given = _given(request, answer)
+                    following = _next(running[i], given, results, i) if given else request if answer.interrupted else None
                     if following is not None:
                         waiting[i] = following
-                if covered.interrupted:
+                if answer.interrupted:
                     raise KeyboardInterrupt
             first = False
     except KeyboardInterrupt as interrupt:
@@ -93,9 +101,9 @@ def drive(
     return results
 
 
-def sharing(waiting: dict[int, GradientRequest]) -> list[dict[int, GradientRequest]]:
+def sharing(waiting: dict[int, Request]) -> list[dict[int, Request]]:
     """The requests by the sweep that can answer them."""
-    found: dict[Any, dict[int, GradientRequest]] = {}
+    found: dict[Any, dict[int, Request]] = {}
     for i, request in waiting.items():
         found.setdefault(request.sweep, {})[i] = request
     return list(found.values())
@@ -109,10 +117,11 @@ class Unfinished(KeyboardInterrupt):
         self.results = results
 
 
-def _answer(
-    scope: Scope, group: Sequence[GradientRequest], executor: Executor | None, so_far: Callable[[Coverage], None] | None
-) -> Coverage:
-    first, reducers = group[0], [reducer for request in group for reducer in request.reducers]
+def _answer(scope: Scope, group: Sequence[Request], executor: Executor | None, so_far: Callable[[Any], None] | None) -> Answer:
+    first = group[0]
+    if isinstance(first, Work):
+        return first.run(so_far)
+    reducers: list[Reducer] = [reducer for request in group for reducer in request.held]
     options: dict[str, Any] = {"reduction": first.reduction, "modules": first.modules, "chunk": first.chunk}
     options["progress"] = first.progress
     seed = current().seed if first.seed is None else first.seed
@@ -129,26 +138,30 @@ def _answer(
     return placed(gradient_sweep(scope, samples, reducers, so_far=tell, **options))
 
 
-def _telling(starting: Sequence[Started], group: dict[int, GradientRequest], so_far: SoFar) -> Callable[[Coverage], None]:
-    """Each recipe is started once more, and its reducers are given what those of the running one hold."""
+def _telling(starting: Sequence[Started], group: dict[int, Request], so_far: SoFar) -> Callable[[Any], None]:
+    """Each recipe is started once more, and given what the running one holds."""
 
-    def made(i: int, request: GradientRequest, covered: Coverage) -> Any:
+    def made(i: int, request: Request, answer: Answer) -> Any:
         again = starting[i]()
-        for fresh, held in zip(next(again).reducers, request.reducers, strict=True):
+        for fresh, held in zip(next(again).held, request.held, strict=True):
             vars(fresh).update(vars(held))
         results: list[Any] = [None] * len(starting)
-        _next(again, covered, results, i)
+        _next(again, answer, results, i)
         return results[i]
 
-    def tell(covered: Coverage) -> None:
-        given = {i: _given(request, covered) for i, request in group.items()}
+    def tell(answer: Answer) -> None:
+        given = {i: _given(request, answer) for i, request in group.items()}
         so_far({i: partial(made, i, group[i], each) for i, each in given.items() if each})
 
     return tell
 
 
-def _given(request: GradientRequest, covered: Coverage) -> Coverage | None:
+def _given(request: Request, answer: Answer) -> Answer | None:
     """What a request was answered with: inner products of pairs are ready later than what adds up over samples."""
+    if isinstance(request, Work) or isinstance(answer, Done):
+        assert isinstance(answer, Done)
+        return answer if answer.complete or request.enough(answer.n_steps) else None
+    covered = answer
     if any(reducer.wants_pairs(p) for p in covered.parameters for reducer in request.reducers):
         if not covered.n_paired:
             return None
@@ -156,9 +169,9 @@ def _given(request: GradientRequest, covered: Coverage) -> Coverage | None:
     return covered if request.enough(len(covered.samples)) else None
 
 
-def _next(generator: Asking, given: Coverage | None, results: list[Any], i: int) -> GradientRequest | None:
+def _next(generator: Asking, given: Answer | None, results: list[Any], i: int) -> Request | None:
     try:
-        return generator.send(given)  # type: ignore[arg-type]
+        return generator.send(given)
     except StopIteration as end:
         results[i] = end.value
         return None
