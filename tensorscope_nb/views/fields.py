@@ -61,6 +61,20 @@ def measures(ds: xr.Dataset, needs: Iterable[str]) -> list[str]:
     ]  # fmt: skip
 
 
+def increasing(ds: xr.Dataset, dim: str) -> bool:
+    """Whether a dimension has a coordinate of numbers, each larger than the one before.
+
+    >>> import xarray as xr
+    >>> ds = xr.Dataset(coords={"x": [-1.0, 0.0, 1.0], "y": [0.0, 0.0], "module": ["a", "b"]})
+    >>> [increasing(ds, d) for d in ("x", "y", "module", "z")]
+    [True, False, False, False]
+    """
+    if dim not in ds.coords or ds[dim].dtype.kind not in "iuf":
+        return False
+    values = ds[dim].values
+    return bool((values[1:] > values[:-1]).all())
+
+
 def flags(ds: xr.Dataset, needs: Iterable[str], within: Iterable[str]) -> list[str]:
     """Yes-or-no variables that have the dimensions ``needs`` and none outside ``within``."""
     needs, within = set(needs), set(within)

@@ -97,6 +97,32 @@ def eigenvalues(n: int = 20) -> xr.Dataset:
     )
 
 
+def landscape(n: int = 25) -> xr.Dataset:
+    """A loss that explodes at the rim, with its increase over the centre; an interrupt came before the last rows."""
+    a = np.linspace(-1, 1, n)
+    x, y = np.meshgrid(a, a)
+    loss = 3.2 + 0.05 * np.expm1(4 * (0.7 * (x - 0.1) ** 2 + 1.2 * y**2 + 0.3 * x * y))
+    loss[-3:, n // 2 :] = np.nan
+    increase = loss - loss[n // 2, n // 2]
+    half = 0.1 * np.abs(increase) + 0.02 * np.hypot(x, y)
+    nats = {"units": "nats per token"}
+    return xr.Dataset(
+        {
+            "loss": (("y", "x"), loss, {"long_name": "loss", **nats}),
+            "increase": (
+                ("y", "x"), increase,
+                {"long_name": "loss minus the loss at the centre", "interval": "95 % interval over 32 samples", **nats},
+            ),
+            "increase_ci_low": (("y", "x"), increase - half),
+            "increase_ci_high": (("y", "x"), increase + half),
+        },
+        {
+            "x": ("x", a, {"long_name": "along direction 1", "units": "filter norms"}),
+            "y": ("y", a, {"long_name": "along direction 2", "units": "filter norms"}),
+        },
+    )  # fmt: skip
+
+
 def similarity(n: int = 12) -> xr.Dataset:
     """CKA of the layers of two models."""
     a, b = np.arange(n)[:, None], np.arange(n)[None]

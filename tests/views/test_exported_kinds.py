@@ -14,6 +14,7 @@ from views.synthetic import (
     conflicts,
     eigenvalues,
     heads,
+    landscape,
     layers,
     module_conflicts,
     patterns,
@@ -26,6 +27,7 @@ from views.synthetic import (
 from tensorscope_nb.views import (
     AttentionPattern,
     HeadGrid,
+    Landscape,
     LayerBars,
     Matrix,
     Ranking,
@@ -84,6 +86,7 @@ def everything() -> View:
         & TokenStrip(token_losses())
         & HeadGrid(history, compare=(600, 3000))
         & Matrix(similarity())
+        & (Landscape(landscape(), log=True) | Landscape(landscape().isel(y=12, drop=True), "increase"))
     )
 
 
@@ -153,6 +156,36 @@ def test_a_saved_picture_is_what_the_page_shows(page_of: Any, scheme: str) -> No
     assert page.problems == []
 
 
+def test_a_point_of_a_landscape_is_picked_by_pointer_and_by_keyboard(page_of: Any) -> None:
+    page = page_of(Landscape(landscape()) | Matrix(landscape(), "increase"))
+    view = page.locator("[data-ts-view=Landscape]")
+    canvas, words = view.locator("canvas"), view.locator(".ts-sub").first
+    at = lambda: json.loads(view.get_attribute("data-ts-focus"))
+    assert "39 not computed" in words.text_content() and "slices through the centre" in words.text_content()
+    canvas.focus()
+    page.keyboard.press("ArrowUp")
+    assert at() == {"x": 0, "y": 0}  # the keyboard begins at the model
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowLeft")
+    assert at() == {"x": float(landscape().x[11]), "y": float(landscape().y[13])}
+    assert "slices through (−0.08333, 0.08333)" in words.text_content()
+    assert json.loads(page.locator("[data-ts-view=Matrix]").get_attribute("data-ts-focus")) == at()
+    page.keyboard.press("Escape")
+    assert at() == {}
+    box = canvas.bounding_box()
+    canvas.hover(position={"x": 70, "y": 10})
+    assert view.locator(".ts-tip div").all_text_contents()[0] == "Along direction 1: −1 · along direction 2: 1"
+    canvas.click(position={"x": 70, "y": 10})
+    assert at() == {"x": -1, "y": 1}
+    canvas.click(position={"x": 200, "y": box["height"] - 80})  # on the slice the other direction stays
+    assert at()["y"] == 1 and -1 < at()["x"] < 1
+    view.get_by_role("combobox", name="variable").select_option("increase")
+    assert view.get_by_text("interval holds 0").is_visible()
+    view.get_by_role("button", name="log").click()
+    assert view.get_by_text("above the smallest (nats per token), logarithmic").is_visible()
+    assert page.problems == []
+
+
 TOKENS = ["<script>alert(1)</script>", "שלום", "\x00\x1b", "long" * 2_500, "\u202eabc", "&amp;", "", "\n"]
 
 
@@ -184,6 +217,7 @@ def test_constant_missing_and_infinite_values_are_drawn(page_of: Any, fill: floa
         page = page_of(
             (HeadGrid(make("layer", "head")) | Matrix(make("layer_a", "layer_b")) | LayerBars(make("layer")))
             & (Ranking(make("module")) | Scatter(make("sample"), "w", "v") | Spectrum(make("component"), log=True))
+            & (Landscape(make("y", "x")) | Landscape(make("y", "x"), log=True) | Landscape(make("x"), log=True))
             & (TokenStrip(make("sample", "position")) | SampleTable(make("sample")) | Timeline(make("checkpoint", "layer")))
         )
         assert page.locator(".ts-error").count() == 0

@@ -9,13 +9,26 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from views.synthetic import ablation, circuits, eigenvalues, heads, layers, patterns, samples, similarity, token_losses, weights
+from views.synthetic import (
+    ablation,
+    circuits,
+    eigenvalues,
+    heads,
+    landscape,
+    layers,
+    patterns,
+    samples,
+    similarity,
+    token_losses,
+    weights,
+)
 
 from tensorscope_nb.views import (
     Composition,
     Focus,
     FocusBar,
     HeadGrid,
+    Landscape,
     LayerBars,
     Matrix,
     Ranking,
@@ -38,6 +51,12 @@ from tensorscope_nb.views.cube import MOST
         (lambda: view(similarity()), "Matrix"),
         (lambda: view(circuits()), "Matrix"),
         (lambda: view(xr.Dataset({"loss": (("x", "y"), np.ones((3, 3)))})), "Matrix"),
+        (lambda: view(landscape()), "Landscape"),
+        (lambda: view(landscape().transpose("x", "y"), "increase"), "Landscape"),
+        (lambda: view(landscape().expand_dims(checkpoint=[0, 600], model=["a", "b"])), "Landscape"),
+        (lambda: view(landscape().isel(y=0, drop=True)), "Landscape"),
+        (lambda: view(landscape(), x="y", y="x"), "Landscape"),
+        (lambda: view(landscape().assign_coords(x=list("abcdefghijklmnopqrstuvwxy"))), "Matrix"),
         (lambda: view(xr.Dataset({"cosine": (("sample_a", "sample_b"), np.ones((3, 4)))})), "Matrix"),
         (lambda: view(xr.Dataset({"importance": (("layer", "neuron"), np.ones((3, 4)))})), "Matrix"),
         (lambda: view(xr.Dataset({"recovered": (("layer", "position"), np.ones((3, 4)))})), "Matrix"),
@@ -62,6 +81,9 @@ def test_the_dimensions_choose_the_view(made: Callable[[], View], kind: str) -> 
         (lambda: Matrix(layers(), "cosine"), ValueError, "Matrix needs rows and layer; cosine has layer"),
         (lambda: Matrix(similarity(), x="layer_a", y="layer_a"), ValueError, "two different dimensions"),
         (lambda: Spectrum(layers()), ValueError, "Spectrum needs a variable with component"),
+        (lambda: Landscape(heads()), ValueError, "Landscape needs a variable with x; prefix_matching"),
+        (lambda: Landscape(landscape(), x="y", y="y"), ValueError, "two different directions; x='y' and y='y' came"),
+        (lambda: Landscape(landscape().isel(x=slice(None, None, -1))), ValueError, r"along x that increase: ds.sortby\('x'\)"),
         (lambda: TokenStrip(heads()), ValueError, "TokenStrip needs a variable with position"),
         (lambda: Ranking(heads(), n=0), ValueError, "n= takes how many rows to show, at least 1; 0 came"),
         (lambda: Ranking(patterns(), "token"), ValueError, "Ranking shows numbers; token has values of type"),
@@ -100,6 +122,29 @@ def test_what_qualifies_a_value_travels_with_it() -> None:
     assert bars.options["variables"] == ["cosine", "importance"]
     assert Ranking(weights()).options["asides"] == ["parameter_name", "index"]
     assert HeadGrid(layers().assign(significant=layers()["importance"] > 1)).options["marks"] == []
+
+
+def test_a_landscape_takes_its_directions_its_intervals_and_the_names_of_its_axes() -> None:
+    made = Landscape(landscape(), log=True)
+    assert made.options["variables"] == ["loss", "increase"] and (made.options["x"], made.options["y"]) == ("x", "y")
+    assert made.options["companions"] == {"increase": {"low": "increase_ci_low", "high": "increase_ci_high"}}
+    assert made.settings == {"log": True} and Landscape(landscape()).settings == {}
+    x = made.cube.data["coords"]["x"]
+    assert x["attrs"] == {"long_name": "along direction 1", "units": "filter norms"} and x["values"][12] == 0
+    turned = view(landscape(), x="y", y="x")
+    assert (turned.options["x"], turned.options["y"]) == ("y", "x")
+    line = Landscape(landscape().isel(y=12, drop=True), "increase")
+    assert "y" not in line.options and line.options["variables"] == ["loss", "increase"]
+
+
+def test_a_point_of_a_landscape_is_selected_by_its_coordinates() -> None:
+    ds = landscape()
+    both = Landscape(ds) | Matrix(ds, "increase")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        both.focus.update({"x": float(ds.x[3]), "y": 0.0})
+    assert both.focus.selection(ds) == {"x": float(ds.x[3]), "y": 0.0}
+    assert ds.sel(both.focus.selection(ds))["loss"].item() == ds["loss"][12, 3].item()
 
 
 def test_a_variable_says_of_itself_what_the_page_tells() -> None:
