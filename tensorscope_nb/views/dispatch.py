@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.views.attention_pattern import AttentionPattern
 from tensorscope_nb.views.base import View
-from tensorscope_nb.views.fields import dims_of, increasing, measures, opened
+from tensorscope_nb.views.fields import curve_of, dims_of, increasing, measures, opened
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.head_grid import HeadGrid
 from tensorscope_nb.views.landscape import Landscape
@@ -29,8 +29,8 @@ TIME = ("checkpoint", "step")
 ASIDE = (*TIME, "model", "task", "sample", "replicate", "kind")
 FITS = (
     "query and key (AttentionPattern), layer and head (HeadGrid), checkpoint or step (Timeline), position (TokenStrip), "
-    "x and y with coordinates (Landscape), component (Spectrum), layer (LayerBars), sample (SampleTable), "
-    "any two dimensions (Matrix), any one (Ranking)"
+    "x and y with coordinates (Landscape), any number that increases (Timeline), component (Spectrum), layer (LayerBars), "
+    "sample (SampleTable), any two dimensions (Matrix), any one (Ranking)"
 )
 
 
@@ -126,6 +126,8 @@ def _fitting(data: xr.Dataset, variable: str | None, x: str | None, y: str | Non
     names = [variable] if variable is not None else [n for n in measures(data, []) if dims_of(data, n)]
     if _directions(data, names, axes):
         return Landscape, {"x": "y", "y": "x"} if x == "y" or y == "x" else {}
+    if y is None and names and (curve := curve_of(data, names[0])) and axes <= {curve}:
+        return Timeline, {"x": curve}
     # without axes it is the first variable that says what the Dataset is about
     pair = next(filter(None, (_pair(dims_of(data, n), x, y) for n in (names if axes else names[:1]))), None)
     if pair and (axes or not has("position") or set(pair) == {"layer", "position"}):

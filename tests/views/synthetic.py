@@ -123,6 +123,35 @@ def landscape(n: int = 25) -> xr.Dataset:
     )  # fmt: skip
 
 
+def pruning() -> xr.Dataset:
+    """What pruning costs: predicted twice, measured with an interval; and something in another unit."""
+    share = np.array([0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+    measured = 3 * share**3 + 0.02 * share
+    nats = {"units": "nats per token"}
+    return xr.Dataset(
+        {
+            "predicted_increase": ("sparsity", 2.2 * share**2.5, {"long_name": "increase predicted from the curvature", **nats}),
+            "first_order": ("sparsity", 0.1 * share, {"long_name": "increase predicted from the gradient", **nats}),
+            "measured_increase": ("sparsity", measured, {"long_name": "increase measured", "interval": "95 % interval", **nats}),
+            "measured_increase_ci_low": ("sparsity", 0.8 * measured - 0.02),
+            "measured_increase_ci_high": ("sparsity", 1.2 * measured + 0.02),
+            "kept": ("sparsity", 1 - share, {"long_name": "weights kept", "units": "share of weights"}),
+        },
+        {"sparsity": ("sparsity", share, {"long_name": "share of weights set to zero"})},
+    )
+
+
+def density(n: int = 1000) -> xr.Dataset:
+    """A spectral density: nearly all of it at 0, a hundred thousandth at the largest eigenvalue."""
+    at = np.linspace(-5, 120, n)
+    peaks = [(0, 0.99), (8, 3e-3), (40, 1e-4), (110, 1e-5)]
+    value = sum(w * np.exp(-((at - m) ** 2) / 0.5) for m, w in peaks)
+    return xr.Dataset(
+        {"density": ("curvature", value, {"long_name": "spectral density", "units": "share per nat"})},
+        {"curvature": ("curvature", at, {"long_name": "Hessian eigenvalue", "units": "nats"})},
+    )
+
+
 def similarity(n: int = 12) -> xr.Dataset:
     """CKA of the layers of two models."""
     a, b = np.arange(n)[:, None], np.arange(n)[None]

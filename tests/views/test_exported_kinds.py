@@ -12,12 +12,14 @@ from views.synthetic import (
     ablation,
     circuits,
     conflicts,
+    density,
     eigenvalues,
     heads,
     landscape,
     layers,
     module_conflicts,
     patterns,
+    pruning,
     samples,
     similarity,
     token_losses,
@@ -86,6 +88,7 @@ def everything() -> View:
         & TokenStrip(token_losses())
         & HeadGrid(history, compare=(600, 3000))
         & Matrix(similarity())
+        & (Timeline(pruning()) | Timeline(density(), log=True))
         & (Landscape(landscape(), log=True) | Landscape(landscape().isel(y=12, drop=True), "increase"))
     )
 
@@ -186,6 +189,45 @@ def test_a_point_of_a_landscape_is_picked_by_pointer_and_by_keyboard(page_of: An
     assert page.problems == []
 
 
+def test_a_curve_over_a_number_knows_no_training_and_shows_what_was_predicted_and_measured(page_of: Any) -> None:
+    page = page_of(Timeline(pruning()))
+    view = page.locator("[data-ts-view=Timeline]")
+    canvas, log = view.locator("canvas"), view.get_by_role("button", name="log")
+    names = [
+        "increase measured",
+        "increase predicted from the curvature",
+        "increase predicted from the gradient",
+        "95 % interval",
+    ]
+    assert view.locator(".ts-key").all_text_contents() == names
+    assert view.locator(".ts-title").text_content() == "Increase by sparsity"
+    assert view.get_by_role("button", name="play").count() == 0
+    width = canvas.bounding_box()["width"]
+    canvas.hover(position={"x": width - 40, "y": 60})
+    assert view.locator(".ts-tip div").all_text_contents() == [
+        "Sparsity 0.99",
+        "increase measured: 2.93 (nats per token)",
+        "95 % interval: 2.32 to 3.54",
+        "increase predicted from the curvature: 2.15 (nats per token)",
+        "increase predicted from the gradient: 0.0990 (nats per token)",
+    ]
+    canvas.focus()
+    page.keyboard.press("ArrowRight")
+    assert json.loads(view.get_attribute("data-ts-focus")) == {"sparsity": 0}
+    page.keyboard.press("End")
+    assert json.loads(view.get_attribute("data-ts-focus")) == {"sparsity": 0.99}
+    page.keyboard.press("Escape")
+    assert json.loads(view.get_attribute("data-ts-focus")) == {}
+    log.click()
+    assert "what is not above 0 has no place" in view.locator(".ts-sub").first.text_content()
+    view.get_by_role("button", name="together").click()
+    view.get_by_role("combobox", name="variable").select_option("kept")
+    assert view.locator(".ts-title").text_content() == "Weights kept by sparsity"
+    words = page.locator("#view").inner_html().lower()
+    assert "checkpoint" not in words and "training" not in words
+    assert page.problems == []
+
+
 TOKENS = ["<script>alert(1)</script>", "שלום", "\x00\x1b", "long" * 2_500, "\u202eabc", "&amp;", "", "\n"]
 
 
@@ -218,7 +260,11 @@ def test_constant_missing_and_infinite_values_are_drawn(page_of: Any, fill: floa
             (HeadGrid(make("layer", "head")) | Matrix(make("layer_a", "layer_b")) | LayerBars(make("layer")))
             & (Ranking(make("module")) | Scatter(make("sample"), "w", "v") | Spectrum(make("component"), log=True))
             & (Landscape(make("y", "x")) | Landscape(make("y", "x"), log=True) | Landscape(make("x"), log=True))
-            & (TokenStrip(make("sample", "position")) | SampleTable(make("sample")) | Timeline(make("checkpoint", "layer")))
+            & (
+                TokenStrip(make("sample", "position"))
+                | SampleTable(make("sample"))
+                | Timeline(make("checkpoint", "layer"), log=True)
+            )
         )
         assert page.locator(".ts-error").count() == 0
         assert page.problems == []

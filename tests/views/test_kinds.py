@@ -12,11 +12,13 @@ import xarray as xr
 from views.synthetic import (
     ablation,
     circuits,
+    density,
     eigenvalues,
     heads,
     landscape,
     layers,
     patterns,
+    pruning,
     samples,
     similarity,
     token_losses,
@@ -57,6 +59,11 @@ from tensorscope_nb.views.cube import MOST
         (lambda: view(landscape().isel(y=0, drop=True)), "Landscape"),
         (lambda: view(landscape(), x="y", y="x"), "Landscape"),
         (lambda: view(landscape().assign_coords(x=list("abcdefghijklmnopqrstuvwxy"))), "Matrix"),
+        (lambda: view(pruning()), "Timeline"),
+        (lambda: view(pruning(), "kept"), "Timeline"),
+        (lambda: view(density().expand_dims(checkpoint=[0, 600], layer=[0, 1]), x="curvature"), "Timeline"),
+        (lambda: view(density().drop_vars("curvature")), "Ranking"),
+        (lambda: view(density().expand_dims(sample_a=["a", "b"])), "Matrix"),
         (lambda: view(xr.Dataset({"cosine": (("sample_a", "sample_b"), np.ones((3, 4)))})), "Matrix"),
         (lambda: view(xr.Dataset({"importance": (("layer", "neuron"), np.ones((3, 4)))})), "Matrix"),
         (lambda: view(xr.Dataset({"recovered": (("layer", "position"), np.ones((3, 4)))})), "Matrix"),
@@ -84,6 +91,19 @@ def test_the_dimensions_choose_the_view(made: Callable[[], View], kind: str) -> 
         (lambda: Landscape(heads()), ValueError, "Landscape needs a variable with x; prefix_matching"),
         (lambda: Landscape(landscape(), x="y", y="y"), ValueError, "two different directions; x='y' and y='y' came"),
         (lambda: Landscape(landscape().isel(x=slice(None, None, -1))), ValueError, r"along x that increase: ds.sortby\('x'\)"),
+        (lambda: Timeline(pruning(), x="step"), ValueError, "Timeline needs a variable over step; predicted_increase"),
+        (
+            lambda: Timeline(pruning(), together=["kept", "first_order"]),
+            ValueError,
+            "one unit; kept is in share of weights, first",
+        ),
+        (lambda: Timeline(pruning(), together=["kep"]), LookupError, "no variable 'kep'"),
+        (lambda: Timeline(pruning(), together="kept"), ValueError, "takes a list of variables; 'kept' came"),
+        (
+            lambda: Timeline(heads(), together=["copying", "is_induction"]),
+            ValueError,
+            "numbers over checkpoint; is_induction has",
+        ),
         (lambda: TokenStrip(heads()), ValueError, "TokenStrip needs a variable with position"),
         (lambda: Ranking(heads(), n=0), ValueError, "n= takes how many rows to show, at least 1; 0 came"),
         (lambda: Ranking(patterns(), "token"), ValueError, "Ranking shows numbers; token has values of type"),
@@ -145,6 +165,23 @@ def test_a_point_of_a_landscape_is_selected_by_its_coordinates() -> None:
         both.focus.update({"x": float(ds.x[3]), "y": 0.0})
     assert both.focus.selection(ds) == {"x": float(ds.x[3]), "y": 0.0}
     assert ds.sel(both.focus.selection(ds))["loss"].item() == ds["loss"][12, 3].item()
+
+
+def test_curves_of_one_unit_share_a_picture() -> None:
+    made = view(pruning())
+    assert made.options["x"] == "sparsity" and made.variable == "predicted_increase"
+    # what was measured comes first, and what is in another unit, or qualifies a variable, has no place there
+    assert made.options["together"] == ["measured_increase", "predicted_increase", "first_order"]
+    assert made.options["variables"][:3] == ["predicted_increase", "first_order", "measured_increase"]
+    assert made.options["companions"]["measured_increase"] == {
+        "low": "measured_increase_ci_low", "high": "measured_increase_ci_high",
+    }  # fmt: skip
+    assert Timeline(pruning(), together=["first_order", "measured_increase"]).options["together"][0] == "first_order"
+    unnamed = pruning().map(lambda v: v.drop_attrs(), keep_attrs=False)
+    for alone in (view(pruning(), "kept"), Timeline(pruning(), together=[]), view(density()), view(unnamed), Timeline(heads())):
+        assert "together" not in alone.options
+    assert Timeline(density(), log=True).settings == {"log": True}
+    assert Timeline(heads(), together=["prefix_matching", "previous_token"]).options["x"] == "checkpoint"
 
 
 def test_a_variable_says_of_itself_what_the_page_tells() -> None:
