@@ -28,6 +28,7 @@ from views.synthetic import (
 
 from tensorscope_nb.views import (
     AttentionPattern,
+    Focus,
     HeadGrid,
     Landscape,
     LayerBars,
@@ -225,6 +226,28 @@ def test_a_curve_over_a_number_knows_no_training_and_shows_what_was_predicted_an
     assert view.locator(".ts-title").text_content() == "Weights kept by sparsity"
     words = page.locator("#view").inner_html().lower()
     assert "checkpoint" not in words and "training" not in words
+    assert page.problems == []
+
+
+def test_a_spectrum_says_what_is_not_converged_and_follows_its_layer(page_of: Any) -> None:
+    by_layer = xr.concat([eigenvalues(), eigenvalues().assign(converged=("component", np.ones(20, dtype=bool)))], "layer")
+    page = page_of(Spectrum(by_layer.assign_coords(layer=[0, 1])))
+    view = page.locator("[data-ts-view=Spectrum]")
+    keys = lambda: view.locator(".ts-key").all_text_contents()
+    words, said = view.locator(".ts-sub").first, view.locator(".ts-live")
+    assert words.text_content() == "layer 0 (the first of 2) · 20 components · 3 not converged"
+    assert keys() == [
+        "± residual: some eigenvalue is within", "not converged: the true value may lie outside the whisker",
+    ]  # fmt: skip
+    view.locator("canvas").focus()
+    page.keyboard.press("End")
+    assert "± 0.0100 (residual), not converged" in said.text_content()
+    page.keyboard.press("Home")
+    assert "± 1.00e−6 (residual), converged" in said.text_content()
+    page = page_of(Spectrum(by_layer.assign_coords(layer=[0, 1]), focus=Focus(layer=1)))
+    view = page.locator("[data-ts-view=Spectrum]")
+    assert view.locator(".ts-sub").first.text_content() == "layer 1 · 20 components"
+    assert view.locator(".ts-key").all_text_contents() == ["± residual: some eigenvalue is within"]
     assert page.problems == []
 
 
