@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tensorscope_nb.views.base import View
 from tensorscope_nb.views.fields import SLICED, comparison, increasing, measures, opened, shown
@@ -10,16 +12,19 @@ from tensorscope_nb.views.focus import Focus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
 
     import xarray as xr
+
+# The share of a linear scale in which half of the values would have nearly one colour.
+MOST_ALIKE = 0.02
 
 
 class Landscape(View):
     """A value by ``[x, y]``, such as the loss along two directions: contour lines, and slices through the point that is picked.
 
     Coordinates are distances from the model, which is at (0, 0); points that are NaN were not computed. A variable with ``x``
-    alone is one slice. ``log``, also a switch in the header, shows what is above the smallest value on a logarithmic scale.
+    alone is one slice. ``log``, also a switch in the header, shows what is above the smallest value on a logarithmic scale: where
+    nothing is said, if the values explode at the rim and most of the picture would have one colour.
 
     >>> import numpy as np, xarray as xr
     >>> a = np.linspace(-1, 1, 5)
@@ -34,7 +39,7 @@ class Landscape(View):
         *,
         x: str = "x",
         y: str = "y",
-        log: bool = False,
+        log: bool | None = None,
         compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
         title: str | None = None,
         reduce: str | None = None,
@@ -58,5 +63,16 @@ class Landscape(View):
             title=title,
             reduce=reduce,
         )
-        if log:
+        if log or (log is None and explodes(data[what.variable].values)):
             self.settings = {"log": True}
+
+
+def explodes(values: np.ndarray[Any, Any]) -> bool:
+    """Whether half of the values are within a fiftieth of their range, at its lower end.
+
+    >>> a = np.linspace(-1, 1, 25)
+    >>> explodes(a**2), explodes(np.exp(9 * a**2)), explodes(np.full(3, np.nan))
+    (False, True, False)
+    """
+    finite = values[np.isfinite(values)]
+    return bool(finite.size and np.median(finite) - finite.min() < MOST_ALIKE * np.ptp(finite))

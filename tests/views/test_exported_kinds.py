@@ -161,7 +161,7 @@ def test_a_saved_picture_is_what_the_page_shows(page_of: Any, scheme: str) -> No
 
 
 def test_a_point_of_a_landscape_is_picked_by_pointer_and_by_keyboard(page_of: Any) -> None:
-    page = page_of(Landscape(landscape()) | Matrix(landscape(), "increase"))
+    page = page_of(Landscape(landscape(), log=False) | Matrix(landscape(), "increase"))
     view = page.locator("[data-ts-view=Landscape]")
     canvas, words = view.locator("canvas"), view.locator(".ts-sub").first
     at = lambda: json.loads(view.get_attribute("data-ts-focus"))

@@ -145,10 +145,11 @@ def test_what_qualifies_a_value_travels_with_it() -> None:
 
 
 def test_a_landscape_takes_its_directions_its_intervals_and_the_names_of_its_axes() -> None:
-    made = Landscape(landscape(), log=True)
+    made = Landscape(landscape())
     assert made.options["variables"] == ["loss", "increase"] and (made.options["x"], made.options["y"]) == ("x", "y")
     assert made.options["companions"] == {"increase": {"low": "increase_ci_low", "high": "increase_ci_high"}}
-    assert made.settings == {"log": True} and Landscape(landscape()).settings == {}
+    assert made.settings == {"log": True}  # its rim is a hundred times as high as all the rest
+    assert Landscape(landscape(), log=False).settings == Landscape(np.sqrt(np.log(landscape()[["loss"]]))).settings == {}
     x = made.cube.data["coords"]["x"]
     assert x["attrs"] == {"long_name": "along direction 1", "units": "filter norms"} and x["values"][12] == 0
     turned = view(landscape(), x="y", y="x")

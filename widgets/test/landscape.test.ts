@@ -53,6 +53,7 @@ test("a linear relief begins at the smallest value, a signed one at 0", () => {
   expect(Math.max(...loss.levels.map(([v]) => v))).toBeLessThanOrEqual(4.1);
   const increase = relief([-0.1, 2], [-0.1, 2], true);
   expect(increase.of(0)).toBe(0);
+  expect(relief([0, 1], [0.5, 0.500001], true).levels).toEqual([]);
   expect(increase.ticks.map(([, text]) => text)).toEqual(["−2", "−1", "0", "1", "2"]);
 });
 

@@ -33,6 +33,12 @@ export function layout(width: number, surface: boolean): Layout {
   return { map, below, beside: { ...map, left: map.right + GAP, right: map.right + GAP + side }, width, height: below.bottom + FOOT };
 }
 
+/** Reach and ticks, as places on the relief. */
+export interface SliceAxis {
+  span: [number, number];
+  ticks: [number, string][];
+}
+
 export interface Landscape {
   theme: Theme;
   layout: Layout;
@@ -43,9 +49,8 @@ export interface Landscape {
   rows: number[];
   columns: number[];
   names: [string, string, string];
-  /** Values and ticks of the axis that both slices share, as places on the relief. */
-  span: [number, number];
-  ticks: [number, string][];
+  /** The axes of the values, of the slice below and of that beside. */
+  slices: [SliceAxis, SliceAxis];
   /** Where the slices go. */
   here: Cell;
   picked: Cell[];
@@ -64,14 +69,15 @@ export function landscapePlot(c: Context, p: Landscape): void {
   const x = along(p.columns, below.left, below.right);
   const y = map ? along(p.rows, map.bottom, map.top) : null;
   const n = p.columns.length;
-  const value = linear(p.span, [below.bottom, below.top]);
-  upright(c, p.theme, below, { scale: value, ticks: p.ticks, label: p.names[2] });
+  const [lying, standing] = p.slices;
+  const value = linear(lying.span, [below.bottom, below.top]);
+  upright(c, p.theme, below, { scale: value, ticks: lying.ticks, label: p.names[2] });
   level(c, p.theme, below, { scale: x, ticks: inside(p.columns, below.right - below.left), label: p.names[1] });
   const row = [...p.columns.keys()].map((k) => p.here[0] * n + k);
   slice(c, p, row.map((i, k) => [i, x(p.columns[k])]), value, below, false, x(p.columns[p.here[1]]));
   if (!map || !beside || !y) return;
-  const turned = linear(p.span, [beside.left, beside.right]);
-  level(c, p.theme, beside, { scale: turned, ticks: p.ticks.filter((_, i) => p.ticks.length < 5 || i % 2 === 0), label: "" });
+  const turned = linear(standing.span, [beside.left, beside.right]);
+  level(c, p.theme, beside, { scale: turned, ticks: standing.ticks.filter((_, i) => standing.ticks.length < 5 || i % 2 === 0), label: "" });
   slice(c, p, p.rows.map((v, r) => [r * n + p.here[1], y(v)]), turned, beside, true, y(p.rows[p.here[0]]));
   upright(c, p.theme, map, { scale: y, ticks: inside(p.rows, map.bottom - map.top), label: p.names[0] });
   surface(c, p, x, y);
@@ -118,6 +124,7 @@ function contours(c: Context, p: Landscape, x: Scale, y: Scale): void {
   const at = (places: number[], i: number) => places[Math.floor(i)] + (i % 1) * ((places[Math.ceil(i)] ?? 0) - places[Math.floor(i)]);
   const { map } = p.layout;
   const named: { text: string; at: Point; ink: string; paper: string }[] = [];
+  const taken: Point[] = [[x(0), y(0)], ...(p.least ? [[x(p.columns[p.least[1]]), y(p.rows[p.least[0]])] as Point] : [])];
   c.lineWidth = 1;
   c.font = `10px ${p.theme.font}`;
   for (const [v, text] of p.relief.levels) {
@@ -137,10 +144,12 @@ function contours(c: Context, p: Landscape, x: Scale, y: Scale): void {
     const middles = ends.map(([x0, y0, x1, y1]): Point => [(x0 + x1) / 2, (y0 + y1) / 2]);
     const half = c.measureText(text).width / 2 + 3;
     const free = ([px, py]: Point) => map && px - half > map.left && px + half < map.right && py > map.top + 8 && py < map.bottom - 8
-      && named.every(({ at: [ox, oy] }) => Math.hypot(px - ox, 2 * (py - oy)) > 2 * half + 6);
+      && taken.every(([ox, oy]) => Math.hypot(px - ox, 2 * (py - oy)) > 2 * half + 6);
     const off = ([px, py]: Point) => Math.abs(Math.atan2(y(0) - py, px - x(0)) - Math.PI / 4);
     const best = middles.filter(free).sort((a, b) => off(a) - off(b))[0];
-    if (best) named.push({ text, at: best, ink: inkOn(rgb), paper: css(rgb) });
+    if (!best) continue;
+    named.push({ text, at: best, ink: inkOn(rgb), paper: css(rgb) });
+    taken.push(best);
   }
   c.textAlign = "center";
   c.textBaseline = "middle";

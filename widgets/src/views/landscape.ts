@@ -14,7 +14,7 @@ import { choice } from "../core/select";
 import { extent } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
 import { rangeOf } from "./grid";
-import { along, type Layout, landscapePlot, layout } from "./landscape-plot";
+import { along, type Layout, landscapePlot, layout, type SliceAxis } from "./landscape-plot";
 import { centreOf, logRelief, lowest, type Relief, relief } from "./relief";
 
 type Cell = [row: number, column: number];
@@ -72,7 +72,7 @@ export const landscape: Kind = (stage: Stage) => {
       return row !== null && beside && px >= beside.left && px <= beside.right ? [row, here()[1]] : null;
     },
     place: placeOf,
-    choose: (cell, add) => choice(cube, axes, indices(cell), focus, add),
+    choose: (cell, add) => choice(cube, [...axes].reverse(), indices(cell).reverse(), focus, add),
     describe: (cell) => {
       const v = reading.values[indexOf(cell)];
       if (Number.isNaN(v)) return [words(cell), reading.variable.words.nan ?? "not computed"];
@@ -131,16 +131,17 @@ export const landscape: Kind = (stage: Stage) => {
 
       const c = canvas.begin(shape.width, shape.height);
       if (!c) return;
-      const shown = [...columns.keys()].map((k) => indexOf([at[0], k])).concat(surface ? [...rows.keys()].map((r) => indexOf([r, at[1]])) : []);
-      const reach = shown.flatMap((i) => [values[i], ...(low && high ? [low[i], high[i]] : [])]);
-      const raw = airy(extent(reach));
-      const span: [number, number] = logged ? [-0.05 * levels.domain[1], 1.02 * levels.domain[1]] : [levels.of(raw[0]), levels.of(raw[1])];
-      const ticks = logged ? levels.ticks : roundTicks(raw, surface ? 4 : 5).map(([v, text]): [number, string] => [levels.of(v), text]);
+      const axisOf = (cells: Cell[]): SliceAxis => {
+        if (logged) return { span: [-0.05 * levels.domain[1], 1.02 * levels.domain[1]], ticks: levels.ticks };
+        const raw = airy(extent(cells.map(indexOf).flatMap((i) => [values[i], ...(low && high ? [low[i], high[i]] : [])])));
+        return { span: [levels.of(raw[0]), levels.of(raw[1])], ticks: roundTicks(raw, surface ? 4 : 5).map(([v, text]) => [levels.of(v), text]) };
+      };
       const over = axes.map((d) => indicesAt(cube, d, focus.hover)?.[0]);
       const hovered: Cell | null = over.every((i) => i !== undefined) ? (surface ? (over as Cell) : [0, over[0]!]) : null;
       landscapePlot(c, {
-        theme: stage.theme, layout: shape, reading, relief: levels, colours, rows, columns, span, ticks, here: at, hovered,
-        names: [surface ? axisLabel(cube, axes[0]) : "", axisLabel(cube, columnDim), above],
+        theme: stage.theme, layout: shape, reading, relief: levels, colours, rows, columns, here: at, hovered,
+        slices: [axisOf(columns.map((_, k) => [at[0], k])), axisOf(rows.map((_, r) => [r, at[1]]))],
+        names: [surface ? axisLabel(cube, axes[0]) : "", axisLabel(cube, columnDim), surface && variable.units ? variable.units : above],
         picked: pickedCells(), least: least < 0 ? null : cellOf(least),
       });
     },

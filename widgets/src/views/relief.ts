@@ -24,7 +24,9 @@ export function relief([low, high]: [number, number], own: [number, number], sig
   // the colours of signed values reach as far on one side as on the other
   const reach = Math.max(Math.abs(low), Math.abs(high));
   const ticks = roundTicks(signed ? [-reach, reach] : [low, high], 4).map(([v, text]): [number, string] => [v - base, text]);
-  return { of: (v) => v - base, domain: [low - base, high - base], ticks, levels: roundTicks(own, 9) };
+  // values travel in single precision: what differs by less than its rounding is flat
+  const flat = own[1] - own[0] <= 1e-5 * Math.max(Math.abs(own[0]), Math.abs(own[1]));
+  return { of: (v) => v - base, domain: [low - base, high - base], ticks, levels: flat ? [] : roundTicks(own, 9) };
 }
 
 /** How far above the smallest value, in decades. The smallest itself, and what hardly differs from it, is at the bottom. */
