@@ -174,6 +174,11 @@ def test_a_point_of_a_landscape_is_picked_by_pointer_and_by_keyboard(page_of: An
     assert at() == {"x": float(landscape().x[11]), "y": float(landscape().y[13])}
     assert "slices through (−0.08333, 0.08333)" in words.text_content()
     assert json.loads(page.locator("[data-ts-view=Matrix]").get_attribute("data-ts-focus")) == at()
+    matrix = page.locator("[data-ts-view=Matrix]")
+    matrix.locator("canvas").focus()
+    page.keyboard.press("Enter")
+    assert matrix.locator(".ts-live").text_content().startswith("Selected Y 0.08333 · x −0.08333")
+    canvas.focus()
     page.keyboard.press("Escape")
     assert at() == {}
     box = canvas.bounding_box()

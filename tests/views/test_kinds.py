@@ -228,6 +228,8 @@ def test_a_study_opens_as_one_linked_dashboard() -> None:
     assert len({part.focus_model.model_id for part in made.parts}) == 1
     assert made.parts[-1].options["columns"][:2] == ["text", "task"]
     assert view(StudyLike(only=eigenvalues())).kind == "Spectrum"
+    over_time = StudyLike(surface=landscape().expand_dims(checkpoint=[0, 600]), curve=pruning().expand_dims(checkpoint=[0, 600]))
+    assert [part.kind for part in view(over_time).parts] == ["Landscape", "Timeline"]
     with pytest.raises(ValueError, match="holds no results yet"):
         view(StudyLike())
     with pytest.raises(ValueError, match=r"takes no variable, x; view one of its results"):
