@@ -4,6 +4,7 @@ from tensorscope_nb.recipes.ablation import ablation
 from tensorscope_nb.recipes.attention import attention_patterns
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.curation import conflict_pairs, conflict_tokens, curate
+from tensorscope_nb.recipes.eigenvalues import fisher_eigenvalues, hessian_eigenvalues
 from tensorscope_nb.recipes.fisher import fisher_spectrum, grouped_fisher
 from tensorscope_nb.recipes.health import gradient_health
 from tensorscope_nb.recipes.importance import Importance
@@ -17,6 +18,7 @@ from tensorscope_nb.recipes.induction import induction_heads
 from tensorscope_nb.recipes.interference import qkov_interference, qkov_pair, top_conflicts
 from tensorscope_nb.recipes.lora import LoraTargets, lora_targets
 from tensorscope_nb.recipes.overlap import fisher_overlap
+from tensorscope_nb.recipes.pruning import prune_curve
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
 from tensorscope_nb.recipes.removal import removal_effect
 from tensorscope_nb.recipes.sample_conflicts import sample_conflicts
@@ -31,6 +33,7 @@ __all__ = [
     "conflict_pairs",
     "conflict_tokens",
     "curate",
+    "fisher_eigenvalues",
     "fisher_importance",
     "fisher_overlap",
     "fisher_spectrum",
@@ -38,11 +41,13 @@ __all__ = [
     "gradient_conflict",
     "gradient_health",
     "grouped_fisher",
+    "hessian_eigenvalues",
     "hybrid_importance",
     "induction_heads",
     "lora_targets",
     "magnitude_importance",
     "project_conflict",
+    "prune_curve",
     "qkov_interference",
     "qkov_pair",
     "recipe",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import check, output_of
+from tensorscope_nb.scope.forward import check, output_of, usual_chunk
 from tensorscope_nb.scope.loss import check_attached, check_finite
 from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.scope.state import preserved
@@ -102,13 +102,26 @@ class Objective:
         with self.differentiated(), torch.no_grad():
             alone.check_loss(self.losses(self.outputs(rows), rows))
 
-    def gradient(self, parts: Sequence[slice]) -> list[Tensor]:
-        """∇L, in the order of the parameters."""
+    def values(self, *, size: int | None = None) -> Tensor:
+        """ℓᵢ of all samples (n,), in double precision."""
+        with self.differentiated(), torch.no_grad():
+            return torch.cat([self.losses(self.outputs(rows), rows).double().cpu() for rows in self.cut(size)])
+
+    def cut(self, size: int | None = None) -> list[slice]:
+        """The samples in chunks, of a size that a plain pass has where none is given."""
+        n = len(self.samples)
+        size = size or usual_chunk(self.samples, self.scope.anatomy)
+        return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+    def gradient(self, coefficients: Tensor | None = None, *, size: int | None = None) -> list[Tensor]:
+        """∇L, in the order of the parameters; with ``coefficients`` (n,) ∇ Σᵢ cᵢ ℓᵢ."""
         total = [torch.zeros_like(p) for p in self.parameters]
-        for rows in parts:
+        for rows in self.cut(size):
             with self.differentiated():
-                loss = self.loss(self.outputs(rows), rows)
-                found = torch.autograd.grad(loss, self.parameters, materialize_grads=True, allow_unused=True)
+                losses = self.losses(self.outputs(rows), rows)
+                check_attached(losses)
+                shares = self.shares(rows, losses) if coefficients is None else coefficients[rows].to(losses)
+                found = torch.autograd.grad((losses * shares).sum(), self.parameters, materialize_grads=True, allow_unused=True)
             for sum_, gradient in zip(total, found, strict=True):
                 sum_ += gradient.to_dense()
         return total
