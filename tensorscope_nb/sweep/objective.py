@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import check, output_of
+from tensorscope_nb.scope.forward import check, chunks, output_of
 from tensorscope_nb.scope.loss import check_attached, check_finite
 from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.scope.state import preserved
@@ -101,6 +102,17 @@ class Objective:
         alone = Alone(self.scope, self.samples[rows], self.weights[rows], [])
         with self.differentiated(), torch.no_grad():
             alone.check_loss(self.losses(self.outputs(rows), rows))
+
+    def parts(self, chunk: int | None) -> list[slice]:
+        """The samples, as many at a time as ``chunk`` says or the memory option allows."""
+        ends = accumulate(len(part) for part in chunks(self.samples, self.scope.anatomy, chunk))
+        return [slice(start, end) for start, end in pairwise([0, *ends])]
+
+    def by_sample(self, parts: Sequence[slice]) -> Tensor:
+        """ℓᵢ of all samples (n,), in double precision; one that is no finite number is left for the caller to judge."""
+        with self.differentiated(), torch.no_grad():
+            losses = [self.scope.rule.per_sample(self.outputs(rows), self.samples[rows]) for rows in parts]
+            return torch.cat([part.double().cpu() for part in losses])
 
     def gradient(self, parts: Sequence[slice]) -> list[Tensor]:
         """∇L, in the order of the parameters."""
