@@ -16,12 +16,14 @@ from tensorscope_nb.recipes.importance_scores import (
 )
 from tensorscope_nb.recipes.induction import induction_heads
 from tensorscope_nb.recipes.interference import qkov_interference, qkov_pair, top_conflicts
+from tensorscope_nb.recipes.landscape import loss_landscape
 from tensorscope_nb.recipes.lora import LoraTargets, lora_targets
 from tensorscope_nb.recipes.overlap import fisher_overlap
 from tensorscope_nb.recipes.pruning import prune_curve
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
 from tensorscope_nb.recipes.removal import removal_effect
 from tensorscope_nb.recipes.sample_conflicts import sample_conflicts
+from tensorscope_nb.recipes.sharpness import sam_sharpness
 
 __all__ = [
     "Importance",
@@ -45,6 +47,7 @@ __all__ = [
     "hybrid_importance",
     "induction_heads",
     "lora_targets",
+    "loss_landscape",
     "magnitude_importance",
     "project_conflict",
     "prune_curve",
@@ -52,6 +55,7 @@ __all__ = [
     "qkov_pair",
     "recipe",
     "removal_effect",
+    "sam_sharpness",
     "sample_conflicts",
     "taylor_importance",
     "top_conflicts",

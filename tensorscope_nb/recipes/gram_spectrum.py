@@ -69,11 +69,11 @@ def _vectors(objective: Objective, values: np.ndarray, u: Tensor) -> Tensor:
     size = objective.parameters[0].element_size() * objective.size * len(values)
     if size > current().memory:
         raise too_much(f"{len(values)} eigenvectors of {objective.size:,} weights", size)
-    rank = int((values > RANK * values[0]).sum())
+    parts, rank = objective.parts(), int((values > RANK * values[0]).sum())
     rows = torch.empty(len(values), objective.size)
     for i in range(rank):
         of_samples = objective.weights * u[:, i] / np.sqrt(float(objective.weights.sum()) * values[i])
-        rows[i] = flat(objective.gradient(of_samples))
+        rows[i] = flat(objective.gradient(parts, of_samples))
     generator = torch.Generator().manual_seed(current().seed)
     for i in range(rank, len(values)):
         rows[i] = torch.randn(objective.size, generator=generator)

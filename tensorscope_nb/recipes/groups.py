@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from tensorscope_nb.recipes.modules import layer_of, module_coords
+from tensorscope_nb.recipes.modules import layer_of, module_coords, output_axis
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
@@ -108,24 +108,20 @@ class ByChannel:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
 
-    def _axis(self, module: str, tensor: Tensor) -> int:
-        """Where the outputs lie: a Conv1D holds its weight transposed."""
-        return 1 if type(self.scope.model.get_submodule(module)).__name__ == "Conv1D" and tensor.ndim == 2 else 0
-
     def _channels(self, module: str) -> int:
         """Those of the weight, or else of the first parameter."""
         held = {name: p for name, p in self.scope.model.get_submodule(module)._parameters.items() if p is not None}
         first = held.get("weight", next(iter(held.values())))
-        return first.shape[self._axis(module, first)] if first.ndim else 0
+        return first.shape[output_axis(self.scope, module, first)] if first.ndim else 0
 
     def _has(self, parameter: Parameter, channels: int) -> bool:
         """A parameter of another length has no channels of its module."""
         tensor = parameter.tensor
-        return tensor.ndim > 0 and tensor.shape[self._axis(parameter.module, tensor)] == channels
+        return tensor.ndim > 0 and tensor.shape[output_axis(self.scope, parameter.module, tensor)] == channels
 
     def wants(self, parameter: Parameter) -> tuple[Want, ...]:
         has = self._has(parameter, self._channels(parameter.module))
-        return (AXES[self._axis(parameter.module, parameter.tensor)],) if has else ()
+        return (AXES[output_axis(self.scope, parameter.module, parameter.tensor)],) if has else ()
 
     def of(self, parameter: Parameter, found: Found) -> dict[Any, Tensor]:
         wanted = self.wants(parameter)

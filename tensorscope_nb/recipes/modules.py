@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tensorscope_nb.scope import Scope
 
 
@@ -38,6 +40,11 @@ def block_of(scope: Scope, module: str) -> str:
         if inside == path:
             return block
     return "norm" if "norm" in kind else "other"
+
+
+def output_axis(scope: Scope, module: str, tensor: Tensor) -> int:
+    """Where the outputs of a parameter lie: a Conv1D holds its weight transposed."""
+    return 1 if type(scope.model.get_submodule(module)).__name__ == "Conv1D" and tensor.ndim == 2 else 0
 
 
 def module_coords(scope: Scope, modules: Sequence[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tensorscope_nb.recipes.dataset import Variable, dataset
 from tensorscope_nb.recipes.modules import module_coords
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.scope.flat import flat, shaped
+from tensorscope_nb.scope.loss import check_finite
 from tensorscope_nb.scope.moved import moved
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.faults import too_much
@@ -118,9 +119,9 @@ def prune_curve(
     else:
         sums = torch.stack([sums_of_first(fold, ranking, counts) for fold in by_fold])
     predicted = np.array([ratio_interval(column, terms) for column in sums.numpy().T])
-    gradients = dict(zip(objective.chosen, objective.gradient(), strict=True))
+    gradients = dict(zip(objective.chosen, objective.gradient(objective.parts(chunk)), strict=True))
     slope = -flat([gradients[name] for name in names]).cpu() * weights
-    removal = Removal(objective, names, ranking, counts)
+    removal = Removal(objective, names, ranking, counts, chunk)
     if measure and covered.complete:
         yield Work(removal, "pruned models", progress)
     dims, unit = ("sparsity",), "nats per token" if scope.anatomy.task in ("causal", "masked") else "nats"
@@ -149,8 +150,10 @@ def prune_curve(
 class Removal:
     """The losses of the samples with the first weights of a ranking set to zero: of nothing first, then of each count."""
 
-    def __init__(self, objective: Objective, names: Sequence[str], ranking: Tensor, counts: Sequence[int]) -> None:
-        self.objective, self.names, self.ranking, self.counts = objective, names, ranking, counts
+    def __init__(
+        self, objective: Objective, names: Sequence[str], ranking: Tensor, counts: Sequence[int], chunk: int | None
+    ) -> None:
+        self.objective, self.names, self.ranking, self.counts, self._chunk = objective, names, ranking, counts, chunk
         self.losses = np.full((1 + len(counts), len(objective.samples)), np.nan)
 
     @property
@@ -162,14 +165,17 @@ class Removal:
         return 2.0 * sum(self.objective.chosen[name].nbytes for name in self.names)
 
     def steps(self) -> Iterator[None]:
-        parameters = [self.objective.chosen[name] for name in self.names]
+        objective, parts = self.objective, self.objective.parts(self._chunk)
+        parameters = [objective.chosen[name] for name in self.names]
         for row, count in enumerate([0, *self.counts]):
             removed = torch.zeros(len(self.ranking))
             removed[self.ranking[:count]] = 1
             pieces = shaped(removed, parameters)
             steps = (-p.detach() * piece.to(p) for p, piece in zip(parameters, pieces, strict=True))  # w − w is 0 exactly
-            with moved(self.objective.scope.model, parameters, steps):
-                self.losses[row] = self.objective.values().numpy()
+            with moved(objective.scope.model, parameters, steps):
+                losses = objective.by_sample(parts)
+                check_finite(losses, objective.samples, objective.scope.model)
+            self.losses[row] = losses.numpy()
             yield
 
     @property

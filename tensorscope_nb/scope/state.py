@@ -36,7 +36,7 @@ def preserved(model: nn.Module, *, random_state: bool = True, interrupts: Interr
 
     with (
         nullcontext(interrupts) if interrupts else held_interrupts() as held,
-        _turn(model, held),
+        turn(model, held),
         _alone(model),
         _buffers(model),
         _random_state() if random_state else nullcontext(),
@@ -62,7 +62,8 @@ def preserved(model: nn.Module, *, random_state: bool = True, interrupts: Interr
 
 
 @contextmanager
-def _turn(model: nn.Module, interrupts: Interrupts) -> Iterator[None]:
+def turn(model: nn.Module, interrupts: Interrupts) -> Iterator[None]:
+    """Holds the model's lock."""
     lock = lock_of(model)
     while not lock.acquire(timeout=0.1):  # another thread's turn: an interrupt may end the waiting
         interrupts.deliver()

@@ -144,7 +144,7 @@ class Curvature:
             self._each = _bytes(lambda: self._made(few), self.objective.parameters) / few.stop
         fitting = max(1, int(memory // max(1.0, self._each)))
         size = self._asked or min(usual_chunk(self.objective.samples, self.objective.scope.anatomy), fitting)
-        self._parts = self.objective.cut(size)
+        self._parts = self.objective.parts(size)
         self._kept = [] if self._each * n <= memory else None
 
 

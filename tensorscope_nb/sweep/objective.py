@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import check, output_of, usual_chunk
+from tensorscope_nb.scope.forward import check, chunks, output_of
 from tensorscope_nb.scope.loss import check_attached, check_finite
 from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.scope.state import preserved
@@ -102,21 +103,21 @@ class Objective:
         with self.differentiated(), torch.no_grad():
             alone.check_loss(self.losses(self.outputs(rows), rows))
 
-    def values(self, *, size: int | None = None) -> Tensor:
-        """ℓᵢ of all samples (n,), in double precision."""
+    def parts(self, chunk: int | None = None) -> list[slice]:
+        """The samples, as many at a time as ``chunk`` says or the memory option allows."""
+        ends = accumulate(len(part) for part in chunks(self.samples, self.scope.anatomy, chunk))
+        return [slice(start, end) for start, end in pairwise([0, *ends])]
+
+    def by_sample(self, parts: Sequence[slice]) -> Tensor:
+        """ℓᵢ of all samples (n,), in double precision; one that is no finite number is left for the caller to judge."""
         with self.differentiated(), torch.no_grad():
-            return torch.cat([self.losses(self.outputs(rows), rows).double().cpu() for rows in self.cut(size)])
+            losses = [self.scope.rule.per_sample(self.outputs(rows), self.samples[rows]) for rows in parts]
+            return torch.cat([part.double().cpu() for part in losses])
 
-    def cut(self, size: int | None = None) -> list[slice]:
-        """The samples in chunks, of a size that a plain pass has where none is given."""
-        n = len(self.samples)
-        size = size or usual_chunk(self.samples, self.scope.anatomy)
-        return [slice(start, min(start + size, n)) for start in range(0, n, size)]
-
-    def gradient(self, coefficients: Tensor | None = None, *, size: int | None = None) -> list[Tensor]:
+    def gradient(self, parts: Sequence[slice], coefficients: Tensor | None = None) -> list[Tensor]:
         """∇L, in the order of the parameters; with ``coefficients`` (n,) ∇ Σᵢ cᵢ ℓᵢ."""
         total = [torch.zeros_like(p) for p in self.parameters]
-        for rows in self.cut(size):
+        for rows in parts:
             with self.differentiated():
                 losses = self.losses(self.outputs(rows), rows)
                 check_attached(losses)

@@ -24,7 +24,7 @@ def partial_words(ds: xr.Dataset) -> str:
         return ""
     members = "n_members" in said
     used, there = (said.get(key) for key in (("n_done", "n_members") if members else ("n_used", "n_available")))
-    if used is None or there is None:
+    if used is None or there is None or used == there:  # of all samples, but less than was asked for of them
         return "partial"
     noun = "samples" if not members else "checkpoints" if "checkpoint" in ds.dims else "models"
     return f"partial: {used} of {there} {noun}"

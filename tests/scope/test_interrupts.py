@@ -47,6 +47,8 @@ CALLS = dict(
     trace=trace, invokes=invokes, generation=generation, run=lambda: scope.run(look, IDS),
     record=lambda: scope.record(IDS, ["layers.*.attn.pattern", "layers.*.resid_post"], gradients=True, chunk=1),
     losses=lambda: scope.losses(IDS, chunk=1), ablation=lambda: ts.recipes.ablation(scope, IDS, progress=False),
+    landscape=lambda: ts.recipes.loss_landscape(scope, IDS, n_points=3, normalize="none", progress=False),
+    sharpness=lambda: ts.recipes.sam_sharpness(scope, IDS, ascent_steps=3, progress=False),
 )
 rng, stopped = random.Random(0), 0
 for name in sys.argv[1:]:
@@ -79,8 +81,8 @@ print("stopped", stopped)
 
 
 def test_fifty_interrupts_leave_the_model_as_it_was():
-    names = ["trace", "invokes", "generation", "run", "record", "losses", "ablation"]
+    names = ["trace", "invokes", "generation", "run", "record", "losses", "ablation", "landscape", "sharpness"]
     code = CODE.format(tests=str(TESTS), here=str(Path(__file__).parent))
     done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, cwd=TESTS.parent, timeout=180)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout.split()[-1]) >= 175  # half of 50 for each of them, at the least, came while it ran
+    assert int(done.stdout.split()[-1]) >= 225  # half of 50 for each of them, at the least, came while it ran

@@ -62,6 +62,8 @@ CALLS = {
     "induction": lambda s: ts.recipes.induction_heads(s, IDS, period=8, n_sequences=2, token_range=(1, 50), bos=0),
     "ablation": lambda s: ts.recipes.ablation(s, IDS, method="resample"),
     "patterns": lambda s: ts.recipes.attention_patterns(s, IDS),
+    "landscape": lambda s: ts.recipes.loss_landscape(s, IDS, n_points=3, normalize="none", chunk=2),
+    "sharpness": lambda s: ts.recipes.sam_sharpness(s, IDS, ascent_steps=2, adaptive=True),
 }
 FAILURES = {
     "edit raises": (lambda s: s.record(IDS, "logits", edits={"layers.1.attn.pattern": lambda a: a / None}), TypeError),
@@ -120,8 +122,18 @@ def test_a_random_edit_draws_new_numbers_each_time():
     assert not torch.equal(*(scope.record(IDS, "logits", edits=noise)["logits"] for _ in range(2)))
 
 
-def test_interrupts_at_any_moment_leave_the_model_alone(scope):
-    """Interrupts the run after each of its first 60 module calls in turn."""
+RUNS = {  # and how many of their module calls are looked at
+    "record": (lambda s: s.record(IDS, ["layers.*.attn.pattern", "layers.*.resid_post"], gradients=True, chunk=1), 60, 1),
+    "landscape": (lambda s: ts.recipes.loss_landscape(s, IDS, n_points=3, normalize="none"), 270, 7),
+    "sharpness": (lambda s: ts.recipes.sam_sharpness(s, IDS, ascent_steps=3), 180, 5),
+}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, torch.OutOfMemoryError])
+@pytest.mark.parametrize("run", RUNS)
+def test_errors_at_any_moment_leave_the_model_alone(scope, run, error):
+    """Ends the run after each of its first module calls in turn."""
+    call, calls, every = RUNS[run]
     before = snapshot(scope.model)
     count = 0
 
@@ -129,14 +141,14 @@ def test_interrupts_at_any_moment_leave_the_model_alone(scope):
         nonlocal count
         count += 1
         if count == stop:
-            raise KeyboardInterrupt
+            raise error
 
-    for stop in range(1, 60):
+    for stop in range(1, calls, every):
         count = 0
         handle = torch.nn.modules.module.register_module_forward_pre_hook(watch)
         try:
-            with pytest.raises(KeyboardInterrupt):
-                scope.record(IDS, ["layers.*.attn.pattern", "layers.*.resid_post"], gradients=True, chunk=1)
+            with pytest.raises(error):
+                call(scope)
         finally:
             handle.remove()
         assert equal(before, snapshot(scope.model)), stop
