@@ -19,11 +19,11 @@ def sums_of_first(values: Tensor, order: Tensor, counts: Sequence[int]) -> Tenso
     return sums[torch.as_tensor(list(counts))]
 
 
-def held_out_sums(by_fold: Tensor, counts: Sequence[int]) -> Tensor:
-    """(folds, counts): the entries that are least in the other folds, summed in this one.
+def held_out_sums(draws: Tensor, counts: Sequence[int]) -> Tensor:
+    """(draws, counts): the entries that are least in the other draws, summed in this one.
 
-    An entry that is small by accident is put first and counted small: over all folds at once the sum of the first ones is
-    too low. What a fold says of the order of the others is not.
+    An entry that is small by accident is put first and counted small: over all draws at once the sum of the first ones is
+    too low. What a draw says of the order of the others is not.
     """
-    total = by_fold.sum(0)
-    return torch.stack([sums_of_first(fold, least_first(total - fold), counts) for fold in by_fold])
+    total = draws.sum(0)
+    return torch.stack([sums_of_first(draw, least_first(total - draw), counts) for draw in draws])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tensorscope_nb.numerics.intervals import ratio_interval
+from tensorscope_nb.numerics.intervals import ratio_interval, t_interval
 from tensorscope_nb.numerics.pruned import held_out_sums, least_first, sums_of_first
 from tensorscope_nb.recipes.dataset import Variable, dataset
 from tensorscope_nb.recipes.modules import module_coords
@@ -19,7 +19,6 @@ from tensorscope_nb.scope.loss import check_finite
 from tensorscope_nb.scope.moved import moved
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.faults import too_much
-from tensorscope_nb.sweep.measure import SquaresBy
 from tensorscope_nb.sweep.objective import Objective
 from tensorscope_nb.sweep.reducers import Sums
 from tensorscope_nb.sweep.request import GradientRequest
@@ -27,11 +26,12 @@ from tensorscope_nb.sweep.work import Work
 
 if TYPE_CHECKING:
     from tensorscope_nb.recipes.recipe import Answered
+    from tensorscope_nb.samples import Samples
     from tensorscope_nb.scope import Scope
 
 Order = Literal["saliency", "magnitude", "random"]
-FOLDS = 8
-NUMBERS = 2 * FOLDS + 6  # held per weight: squares and saliencies by fold, an order, and what is summed
+DRAWS = 4  # of labels
+NUMBERS = 2 * DRAWS + 6  # held per weight: saliencies by draw, twice while they are stacked, an order, and what is summed
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -46,6 +46,7 @@ def prune_curve(
     *,
     sparsities: Sequence[float] = SPARSITIES,
     measure: bool = False,
+    evaluation: Any = None,
     order: Order = "saliency",
     seed: int | None = None,
     modules: str | list[str] | None = None,
@@ -56,24 +57,24 @@ def prune_curve(
 
     What it answers: how far the model can be pruned on these samples, and whether the diagonal of the curvature knows.
     Equation: the loss per predicted token L; w_k leaves in order of its saliency s_k = ½ F_kk w_k², F_kk the diagonal of the
-    true Fisher, which is the Gauss–Newton part of the Hessian of L, from labels drawn from the model (by ``seed``). Predicted
-    for a set S: Σ_S s_k, what Optimal Brain Damage says: no gradient is left, and weights do not act together. The order and
-    the sum share their noise, so that small entries come first in part by accident: the prediction is made on each eighth of
-    the samples for the order that the others give. ``order="magnitude"`` removes the smallest weights and ``"random"`` any;
-    their saliency is summed alike. Weights of two and more dimensions are pruned, over all modules together; biases and norms
-    stay. Source: LeCun et al. 1990; the Fisher for the Hessian: Theis et al. 2018, arXiv:1801.05787.
+    true Fisher, which is the Gauss–Newton part of the Hessian of L, from labels drawn from the model: four draws (by
+    ``seed``). Predicted for a set S: Σ_S s_k, what Optimal Brain Damage says: no gradient is left, and weights do not act
+    together. With one draw small entries would come first in part by accident and be counted small: each draw is summed in
+    the order that the others give. ``order="magnitude"`` removes the smallest weights and ``"random"`` any; their saliency
+    is summed alike. Weights of two and more dimensions are pruned, over all modules together; biases and norms stay. Source:
+    LeCun et al. 1990; the Fisher for the Hessian: Theis et al. 2018, arXiv:1801.05787.
 
     Result: ``[sparsity] predicted_increase, predicted_increase_ci_low, predicted_increase_ci_high`` (95 % Student interval
-    over the eighths), ``first_order`` (−Σ_S g_k w_k, the part of the gradient, which OBD leaves out), ``n_pruned``; with
+    over the draws), ``first_order`` (−Σ_S g_k w_k, the part of the gradient, which OBD leaves out), ``n_pruned``; with
     ``measure`` also ``measured_increase, measured_increase_ci_low, measured_increase_ci_high`` (95 % Student interval over
-    samples of the paired differences); ``[sparsity, module] pruned_fraction``; scalar ``loss``. Nats per predicted token
-    (per sample for a classifier).
-    Errors: ValueError for a sparsity outside 0 … 1; UnsupportedModel where the loss is no likelihood of labels. Cost: two
-    forwards and backwards, a sort of the weights per eighth, and with ``measure`` a forward per sparsity; memory of about ten
-    numbers per weight.
+    samples of the paired differences) and the scalar ``loss``, on these samples or on those of ``evaluation``; ``[sparsity,
+    module] pruned_fraction``. Nats per predicted token (per sample for a classifier).
+    Errors: ValueError for a sparsity outside 0 … 1; UnsupportedModel where the loss is no likelihood of labels. Cost: five
+    forwards and backwards, five sorts of the weights, and with ``measure`` a forward per sparsity; memory of some 14 numbers
+    per weight.
     How to read it: where measured and predicted part, weights have begun to stand in for each other, and no threshold read
-    from the prediction is safe. When not to trust it: nothing is trained after pruning; the saliencies are of these samples,
-    and so is what is measured.
+    from the prediction is safe. When not to trust it: nothing is trained after pruning; what is measured on the samples that
+    the order comes from is lower than on others, so give ``evaluation`` before you believe it of more than these.
 
     >>> import tensorscope_nb as ts
     >>> scope = ts.load("tiny")
@@ -86,50 +87,43 @@ def prune_curve(
     if order not in ("saliency", "magnitude", "random"):
         raise ValueError(f"order is {order!r}: choose 'saliency', 'magnitude' or 'random'")
     at = _checked(sparsities)
-    if len(samples) < 2:
-        raise ValueError(
-            f"there is {len(samples)} sample: the prediction is made on some for the order of others, give at least 2"
-        )
+    other = samples if evaluation is None else scope.samples(evaluation)
+    if evaluation is not None and not measure:
+        raise ValueError("evaluation= is what the increase is measured on: pass measure=True too")
     seed = current().seed if seed is None else seed
-    folds = [samples.ids[i::FOLDS] for i in range(min(FOLDS, len(samples)))]
-    squares = Sums(SquaresBy([set(fold) for fold in folds]))
-    options: dict[str, Any] = {"modules": modules, "chunk": chunk, "progress": progress}
-    whole = Objective(scope, samples, modules=modules, reduction="sum")
-    names = [name for name, p in whole.chosen.items() if p.ndim >= 2]
+    objective = Objective(scope, samples, modules=modules, reduction="sum")
+    names = [name for name, p in objective.chosen.items() if p.ndim >= 2]
     if not names:
         raise LookupError(f"modules={modules!r} leaves biases and norms only: choose modules with matrices, which can be pruned")
-    size = 4 * NUMBERS * sum(whole.chosen[name].nelement() for name in names)
+    size = 4 * NUMBERS * sum(objective.chosen[name].nelement() for name in names)
     if size > current().memory:
-        raise too_much("the saliencies of the weights, by eighths of the samples, and their order", size)
-    request = GradientRequest(samples, [squares], reduction="sum", kind="mc", seed=seed, enough=_two, **options)
-    covered = yield request
-    done = samples[: len(covered.samples)]
-    objective = Objective(scope, done, modules=modules, reduction="sum")
+        raise too_much("the saliencies of the weights by draw, and their order", size)
+    options: dict[str, Any] = {"reduction": "sum", "kind": "mc", "modules": modules, "chunk": chunk, "progress": progress}
     weights = flat([objective.chosen[name].detach() for name in names]).cpu()
-    by_fold = 0.5 * weights**2 * torch.stack([flat([squares.totals[n][i] for n in names]).cpu() for i in range(len(folds))])
-    squares.totals = {}
-    terms = np.array(
-        [sum(float(t) for t, name in zip(objective.weights, done.ids, strict=True) if name in fold) for fold in folds]
-    )
-    by_fold, terms = by_fold[terms > 0], terms[terms > 0]
-    ranking = _ranking(order, by_fold, weights, seed)
+    drawn: list[Tensor] = []
+    for i in range(DRAWS):
+        squares = Sums("squares")
+        covered = yield GradientRequest(samples, [squares], seed=seed * DRAWS + i, enough=_all_of(samples), **options)
+        drawn.append(0.5 * weights**2 * flat([squares.totals[name] for name in names]).cpu() / covered.divisor)
+    by_draw = torch.stack(drawn)
+    ranking = _ranking(order, by_draw, weights, seed)
     counts = [round(share * len(weights)) for share in at.tolist()]
     if order == "saliency":
-        sums = held_out_sums(by_fold, counts)
+        sums = held_out_sums(by_draw, counts)
     else:
-        sums = torch.stack([sums_of_first(fold, ranking, counts) for fold in by_fold])
-    predicted = np.array([ratio_interval(column, terms) for column in sums.numpy().T])
+        sums = torch.stack([sums_of_first(draw, ranking, counts) for draw in by_draw])
+    predicted, low, high = t_interval(sums.numpy())
     gradients = dict(zip(objective.chosen, objective.gradient(objective.parts(chunk)), strict=True))
     slope = -flat([gradients[name] for name in names]).cpu() * weights
-    removal = Removal(objective, names, ranking, counts, chunk)
-    if measure and covered.complete:
+    removal = Removal(Objective(scope, other, modules=modules, reduction="sum"), names, ranking, counts, chunk)
+    if measure:
         yield Work(removal, "pruned models", progress)
     dims, unit = ("sparsity",), "nats per token" if scope.anatomy.task in ("causal", "masked") else "nats"
     words = "increase of the loss, predicted by the diagonal of the curvature"
     variables: dict[str, Variable] = {
-        "predicted_increase": (dims, predicted[:, 0], words, unit),
-        "predicted_increase_ci_low": (dims, predicted[:, 1], f"{words}, lower end of the 95 % interval", unit),
-        "predicted_increase_ci_high": (dims, predicted[:, 2], f"{words}, upper end of the 95 % interval", unit),
+        "predicted_increase": (dims, predicted, words, unit),
+        "predicted_increase_ci_low": (dims, low, f"{words}, lower end of the 95 % interval", unit),
+        "predicted_increase_ci_high": (dims, high, f"{words}, upper end of the 95 % interval", unit),
         "first_order": (dims, sums_of_first(slope, ranking, counts).numpy(), "increase of the loss to first order", unit),
     }
     if measure:
@@ -143,8 +137,8 @@ def prune_curve(
     variables["pruned_fraction"] = (("sparsity", "module"), shares, "share of the module's weights that is removed", "")
     variables["n_pruned"] = (dims, counts, "weights removed", "weights")
     coords = {"sparsity": at} | module_coords(scope, list(by_module))
-    n_used = {"n_used": len(done), "n_available": len(samples), "n_weights": len(weights), "seed": seed}
-    return dataset(variables, coords, **n_used, by_reference=covered.by_reference)
+    said = {"n_used": len(samples), "n_available": len(samples), "n_weights": len(weights), "seed": seed, "n_draws": DRAWS}
+    return dataset(variables, coords, **said, n_evaluated=len(other) if measure else 0, by_reference=covered.by_reference)
 
 
 class Removal:
@@ -190,10 +184,10 @@ class Removal:
         return found[:, 0], found[:, 1], found[:, 2]
 
 
-def _ranking(order: Order, by_fold: Tensor, weights: Tensor, seed: int) -> Tensor:
+def _ranking(order: Order, by_draw: Tensor, weights: Tensor, seed: int) -> Tensor:
     if order == "random":
         return torch.randperm(len(weights), generator=torch.Generator().manual_seed(seed))
-    return least_first(by_fold.sum(0) if order == "saliency" else weights.abs())
+    return least_first(by_draw.sum(0) if order == "saliency" else weights.abs())
 
 
 def _by_module(names: Sequence[str], sizes: Sequence[int], ranking: Tensor, counts: Sequence[int]) -> dict[str, np.ndarray]:
@@ -210,8 +204,9 @@ def _by_module(names: Sequence[str], sizes: Sequence[int], ranking: Tensor, coun
     return {module: removed[module] / size[module] for module in removed}
 
 
-def _two(n: int) -> bool:
-    return n >= 2
+def _all_of(samples: Samples) -> Callable[[int], bool]:
+    """A prediction from part of the draws or samples would be another one."""
+    return lambda n: n == len(samples)
 
 
 def _checked(sparsities: Sequence[float]) -> np.ndarray:

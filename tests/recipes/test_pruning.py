@@ -69,20 +69,13 @@ def test_what_is_measured_is_the_loss_of_the_pruned_model(order):
     total = sum(p.nelement() for p in weights)
     flat = torch.cat([p.detach().flatten() for p in weights])
     if order == "saliency":
-        squares = torch.cat(
-            [
-                v.flatten()
-                for n, v in ts.recipes.fisher_importance(scope, samples, kind="mc", reduction="sum", seed=5).items()
-                if scope.model.get_parameter(n).ndim >= 2
-            ]
-        )
-        ranking = torch.argsort(squares * flat**2)
+        names = [n for n, p in scope.model.named_parameters() if p.ndim >= 2]
+        drawn = [ts.recipes.fisher_importance(scope, samples, kind="mc", reduction="sum", seed=20 + i) for i in range(4)]
+        ranking = torch.argsort(sum(torch.cat([each[n].flatten() for n in names]) for each in drawn) * flat**2)
+    elif order == "magnitude":
+        ranking = torch.argsort(flat.abs())
     else:
-        ranking = (
-            torch.argsort(flat.abs())
-            if order == "magnitude"
-            else torch.randperm(total, generator=torch.Generator().manual_seed(5))
-        )
+        ranking = torch.randperm(total, generator=torch.Generator().manual_seed(5))
     terms = base.rule.n_terms(samples).double()
     before = base.losses(samples).double()
     for i, share in enumerate((0.25, 0.6)):
@@ -170,12 +163,20 @@ def test_bad_options_get_one_clear_line(options, error, words):
         prune_curve(*language(), **options)
 
 
-def test_one_sample_and_little_memory_are_refused():
-    scope, samples = language()
-    with pytest.raises(ValueError, match="there is 1 sample"):
-        prune_curve(scope, samples[0])
+def test_little_memory_is_refused_before_anything_runs():
     with ts.options(memory=100_000), pytest.raises(ValueError, match=r"saliencies .* raise ts.options\(memory"):
-        prune_curve(scope, samples)
+        prune_curve(*language())
+
+
+def test_the_increase_is_measured_on_other_samples_where_they_are_given():
+    scope, samples = language()
+    curve = prune_curve(scope, samples[:8], measure=True, evaluation=samples[8:], sparsities=(0.3,))
+    own = prune_curve(scope, samples[:8], measure=True, sparsities=(0.3,))
+    assert float(curve["predicted_increase"][0]) == float(own["predicted_increase"][0])
+    terms = scope.rule.n_terms(samples[8:]).double()
+    assert float(curve["loss"]) == pytest.approx(float((scope.losses(samples[8:]) * terms).sum() / terms.sum()), rel=1e-5)
+    with pytest.raises(ValueError, match="pass measure=True"):
+        prune_curve(scope, samples[:8], evaluation=samples[8:])
 
 
 def test_a_loss_that_is_no_likelihood_is_refused():
