@@ -4,6 +4,7 @@ from tensorscope_nb.recipes.ablation import ablation
 from tensorscope_nb.recipes.attention import attention_patterns
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.curation import conflict_pairs, conflict_tokens, curate
+from tensorscope_nb.recipes.eigenvalues import fisher_eigenvalues, hessian_eigenvalues
 from tensorscope_nb.recipes.fisher import fisher_spectrum, grouped_fisher
 from tensorscope_nb.recipes.health import gradient_health
 from tensorscope_nb.recipes.importance import Importance
@@ -18,6 +19,7 @@ from tensorscope_nb.recipes.interference import qkov_interference, qkov_pair, to
 from tensorscope_nb.recipes.landscape import loss_landscape
 from tensorscope_nb.recipes.lora import LoraTargets, lora_targets
 from tensorscope_nb.recipes.overlap import fisher_overlap
+from tensorscope_nb.recipes.pruning import prune_curve
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
 from tensorscope_nb.recipes.removal import removal_effect
 from tensorscope_nb.recipes.sample_conflicts import sample_conflicts
@@ -33,6 +35,7 @@ __all__ = [
     "conflict_pairs",
     "conflict_tokens",
     "curate",
+    "fisher_eigenvalues",
     "fisher_importance",
     "fisher_overlap",
     "fisher_spectrum",
@@ -40,12 +43,14 @@ __all__ = [
     "gradient_conflict",
     "gradient_health",
     "grouped_fisher",
+    "hessian_eigenvalues",
     "hybrid_importance",
     "induction_heads",
     "lora_targets",
     "loss_landscape",
     "magnitude_importance",
     "project_conflict",
+    "prune_curve",
     "qkov_interference",
     "qkov_pair",
     "recipe",

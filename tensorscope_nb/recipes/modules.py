@@ -54,3 +54,12 @@ def module_coords(scope: Scope, modules: Sequence[str]) -> dict[str, Any]:
         "module_layer": ("module", np.array([layer_of(scope, m) for m in modules])),
         "module_block": ("module", np.array([block_of(scope, m) for m in modules], dtype=object)),
     }
+
+
+def modules_of_layer(scope: Scope, layer: int) -> list[str]:
+    """Globs of the modules that stand in a layer."""
+    names = scope.anatomy.names
+    if isinstance(layer, bool) or not isinstance(layer, int | np.integer) or not 0 <= layer < len(names):
+        raise ValueError(f"layer is {layer!r}: {scope.name} has the layers 0 to {len(names) - 1}")
+    own = [path for path, _ in scope.model.named_modules() if layer_of(scope, path) == layer]
+    return [path.replace("[", "[[]") for path in own]

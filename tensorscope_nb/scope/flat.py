@@ -45,7 +45,7 @@ def unflatten(vector: Any, scope: Scope) -> Mapping[str, Tensor]:
     >>> ts.unflatten(range(211200), scope)["transformer.wte.weight"].shape
     torch.Size([512, 96])
     """
-    values = np.asarray(getattr(vector, "values", vector))
+    values = np.asarray(vector.detach().cpu() if isinstance(vector, Tensor) else vector)
     total = sum(p.nelement() for p in scope.model.parameters())
     coordinates = getattr(vector, "coords", {})
     at = np.asarray(coordinates["parameter"]) if "parameter" in coordinates else np.arange(len(values))

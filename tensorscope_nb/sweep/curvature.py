@@ -15,7 +15,16 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tensorscope_nb.errors import UnsupportedModel
-from tensorscope_nb.numerics.curvature import Product, fisher_product, gauss_newton_product, hessian_product
+from tensorscope_nb.numerics.curvature import (
+    Forms,
+    Product,
+    Tangent,
+    fisher_product,
+    gauss_newton_forms,
+    gauss_newton_product,
+    hessian_forms,
+    hessian_product,
+)
 from tensorscope_nb.scope.flat import flat, shaped
 from tensorscope_nb.scope.forward import usual_chunk
 from tensorscope_nb.scope.interrupts import allowed
@@ -49,7 +58,7 @@ class Curvature:
         self.size = objective.size
         self.dtype, self.device = objective.parameters[0].dtype, objective.parameters[0].device
         self._asked = chunk
-        self._parts: list[slice] = []
+        self._parts: list[slice] = []  # the chunks
         self._kept: list[Product] | None = None
         self._each = 0.0
 
@@ -73,6 +82,32 @@ class Curvature:
             with allowed(), _faults(self.objective, self.matrix, rows):
                 total += flat(self._product(i)(vectors))
         return total
+
+    def by_sample(self, vectors: Tensor) -> Tensor:
+        """(n, k): what each sample adds to vᵀ C v, times n, for each row of ``vectors``: vᵀ ∇²ℓᵢ v, where samples count alike.
+
+        The Hessian's are third derivatives: some four times a product each.
+        """
+        parameters = self.objective.parameters
+        rows_of = [shaped(vector, parameters) for vector in vectors]
+        found = torch.zeros(len(self.objective.samples), len(vectors), dtype=torch.float64)
+        for rows in self.parts:
+            with allowed(), _faults(self.objective, self.matrix, rows):
+                forms = self._forms(rows)
+                found[rows] = torch.stack([forms(v).detach().double().cpu() for v in rows_of], 1)
+        return found * (len(found) * self.objective.weights / self.objective.weights.sum())[:, None]
+
+    def _forms(self, rows: slice) -> Forms:
+        objective, parameters = self.objective, self.objective.parameters
+        with objective.differentiated(), sdpa_kernel(SDPBackend.MATH):
+            outputs = objective.outputs(rows)
+            if self.matrix == "ggn":
+                return gauss_newton_forms(outputs, lambda z: objective.losses(z, rows), parameters)
+            losses = objective.losses(outputs, rows)
+            if self.matrix == "hessian":
+                return hessian_forms(losses, parameters)
+            tangent, weights = Tangent(losses, parameters), objective.weights[rows].to(losses)
+            return lambda vectors: weights * tangent.push(vectors) ** 2
 
     def _product(self, i: int) -> Product:
         if self._kept is None:
@@ -109,7 +144,7 @@ class Curvature:
             self._each = _bytes(lambda: self._made(few), self.objective.parameters) / few.stop
         fitting = max(1, int(memory // max(1.0, self._each)))
         size = self._asked or min(usual_chunk(self.objective.samples, self.objective.scope.anatomy), fitting)
-        self._parts = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+        self._parts = self.objective.parts(size)
         self._kept = [] if self._each * n <= memory else None
 
 

@@ -103,7 +103,7 @@ class Objective:
         with self.differentiated(), torch.no_grad():
             alone.check_loss(self.losses(self.outputs(rows), rows))
 
-    def parts(self, chunk: int | None) -> list[slice]:
+    def parts(self, chunk: int | None = None) -> list[slice]:
         """The samples, as many at a time as ``chunk`` says or the memory option allows."""
         ends = accumulate(len(part) for part in chunks(self.samples, self.scope.anatomy, chunk))
         return [slice(start, end) for start, end in pairwise([0, *ends])]
@@ -114,13 +114,15 @@ class Objective:
             losses = [self.scope.rule.per_sample(self.outputs(rows), self.samples[rows]) for rows in parts]
             return torch.cat([part.double().cpu() for part in losses])
 
-    def gradient(self, parts: Sequence[slice]) -> list[Tensor]:
-        """∇L, in the order of the parameters."""
+    def gradient(self, parts: Sequence[slice], coefficients: Tensor | None = None) -> list[Tensor]:
+        """∇L, in the order of the parameters; with ``coefficients`` (n,) ∇ Σᵢ cᵢ ℓᵢ."""
         total = [torch.zeros_like(p) for p in self.parameters]
         for rows in parts:
             with self.differentiated():
-                loss = self.loss(self.outputs(rows), rows)
-                found = torch.autograd.grad(loss, self.parameters, materialize_grads=True, allow_unused=True)
+                losses = self.losses(self.outputs(rows), rows)
+                check_attached(losses)
+                shares = self.shares(rows, losses) if coefficients is None else coefficients[rows].to(losses)
+                found = torch.autograd.grad((losses * shares).sum(), self.parameters, materialize_grads=True, allow_unused=True)
             for sum_, gradient in zip(total, found, strict=True):
                 sum_ += gradient.to_dense()
         return total

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tensorscope_nb.views.export import export_html
     from tensorscope_nb.views.focus import Focus
     from tensorscope_nb.views.head_grid import HeadGrid
+    from tensorscope_nb.views.landscape import Landscape
     from tensorscope_nb.views.layer_bars import LayerBars
     from tensorscope_nb.views.live import Live
     from tensorscope_nb.views.matrix import Matrix
@@ -30,6 +31,7 @@ __all__ = [
     "Focus",
     "FocusBar",
     "HeadGrid",
+    "Landscape",
     "LayerBars",
     "Live",
     "Matrix",
@@ -52,6 +54,7 @@ _HOMES = {
     "Focus": "focus",
     "FocusBar": "base",
     "HeadGrid": "head_grid",
+    "Landscape": "landscape",
     "LayerBars": "layer_bars",
     "Live": "live",
     "Matrix": "matrix",

@@ -180,7 +180,8 @@ def _coordinate(array: xr.DataArray) -> dict[str, Any] | None:
     if array.ndim > 1 or array.dtype.kind not in "biufOUST":
         return None
     values = np.atleast_1d(array.values).tolist()
-    return {"dims": [str(d) for d in array.dims], "values": [_json(v) for v in values]}
+    named = {key: str(array.attrs[key]) for key in ("long_name", "units") if key in array.attrs}
+    return {"dims": [str(d) for d in array.dims], "values": [_json(v) for v in values], **({"attrs": named} if named else {})}
 
 
 def _json(value: Any) -> Any:

@@ -11,6 +11,7 @@ from tensorscope_nb.views.base import Composition, View
 from tensorscope_nb.views.fields import measures
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.head_grid import HeadGrid
+from tensorscope_nb.views.landscape import Landscape
 from tensorscope_nb.views.pairs import groups
 from tensorscope_nb.views.pairs import rows as rows_of
 from tensorscope_nb.views.sample_table import SampleTable, joined
@@ -66,7 +67,8 @@ def pieces(ds: xr.Dataset, *, reduce: str | None = None, focus: Focus) -> list[V
     with suppress(ValueError):  # scalars only, or too large for the page: the report has them
         if kind is not SampleTable:
             found.extend(_parts(view(ds, reduce=reduce, focus=focus)))
-        if time and kind is not Timeline:
+        # each point of a surface would be a line
+        if time and kind not in (Timeline, Landscape):
             found.append(Timeline(ds, x=time, reduce=reduce, focus=focus))
     return found
 

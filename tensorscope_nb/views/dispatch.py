@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.views.attention_pattern import AttentionPattern
 from tensorscope_nb.views.base import View
-from tensorscope_nb.views.fields import dims_of, measures, opened
+from tensorscope_nb.views.fields import curve_of, dims_of, increasing, measures, opened
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.head_grid import HeadGrid
+from tensorscope_nb.views.landscape import Landscape
 from tensorscope_nb.views.layer_bars import LayerBars
 from tensorscope_nb.views.matrix import Matrix
 from tensorscope_nb.views.pairs import details, together
@@ -28,7 +29,8 @@ TIME = ("checkpoint", "step")
 ASIDE = (*TIME, "model", "task", "sample", "replicate", "kind")
 FITS = (
     "query and key (AttentionPattern), layer and head (HeadGrid), checkpoint or step (Timeline), position (TokenStrip), "
-    "component (Spectrum), layer (LayerBars), sample (SampleTable), any two dimensions (Matrix), any one (Ranking)"
+    "x and y with coordinates (Landscape), any number that increases (Timeline), component (Spectrum), layer (LayerBars), "
+    "sample (SampleTable), any two dimensions (Matrix), any one (Ranking)"
 )
 
 
@@ -122,6 +124,10 @@ def _fitting(data: xr.Dataset, variable: str | None, x: str | None, y: str | Non
     if has("layer", "head"):
         return HeadGrid, {}
     names = [variable] if variable is not None else [n for n in measures(data, []) if dims_of(data, n)]
+    if _directions(data, names, axes):
+        return Landscape, {"x": "y", "y": "x"} if x == "y" or y == "x" else {}
+    if y is None and names and (curve := curve_of(data, names[0])) and axes <= {curve}:
+        return Timeline, {"x": curve}
     # without axes it is the first variable that says what the Dataset is about
     pair = next(filter(None, (_pair(dims_of(data, n), x, y) for n in (names if axes else names[:1]))), None)
     if pair and (axes or not has("position") or set(pair) == {"layer", "position"}):
@@ -141,6 +147,12 @@ def _fitting(data: xr.Dataset, variable: str | None, x: str | None, y: str | Non
     if names and not axes:
         return Ranking, {}
     return None
+
+
+def _directions(data: xr.Dataset, names: Sequence[str], axes: set[str]) -> bool:
+    """Whether the first variable is over the directions ``x`` and ``y``, or over ``x`` alone, with distances along them."""
+    there = {d for d in dims_of(data, names[0]) if d not in (*ASIDE, "layer")} if names else set()
+    return there in ({"x", "y"}, {"x"}) and axes <= there and all(increasing(data, d) for d in there)
 
 
 def _pair(dims: Sequence[str], x: str | None, y: str | None) -> tuple[str, str] | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.views.cube import Cube, dataset_of
-from tensorscope_nb.views.rules import plain
+from tensorscope_nb.views.rules import BASES, base_name, plain
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -59,6 +59,35 @@ def measures(ds: xr.Dataset, needs: Iterable[str]) -> list[str]:
         if v.dtype.kind in "iuf" and needs <= {str(d) for d in v.dims} and not is_companion(str(name))
         and not (v.dtype.kind in "iu" and name in TOKENS)
     ]  # fmt: skip
+
+
+def increasing(ds: xr.Dataset, dim: str) -> bool:
+    """Whether a dimension has a coordinate of numbers, each larger than the one before.
+
+    >>> import xarray as xr
+    >>> ds = xr.Dataset(coords={"x": [-1.0, 0.0, 1.0], "y": [0.0, 0.0], "module": ["a", "b"]})
+    >>> [increasing(ds, d) for d in ("x", "y", "module", "z")]
+    [True, False, False, False]
+    """
+    if dim not in ds.coords or ds[dim].dtype.kind not in "iuf":
+        return False
+    values = ds[dim].values
+    return bool((values[1:] > values[:-1]).all())
+
+
+def curve_of(ds: xr.Dataset, name: str) -> str | None:
+    """The dimension along which a variable is a curve: an increasing number such as a sparsity, and nothing else but slices.
+
+    >>> import numpy as np, xarray as xr
+    >>> sparsity = xr.Dataset({"loss": (("layer", "sparsity"), np.ones((2, 3)))}, {"sparsity": [0.0, 0.5, 0.9]})
+    >>> curve_of(sparsity, "loss"), curve_of(sparsity.drop_vars("sparsity"), "loss")
+    ('sparsity', None)
+    """
+    free = [d for d in dims_of(ds, name) if d not in (*SLICED, "layer", "kind")]
+    if len(free) != 1 or free[0] in BASES or base_name(free[0]):
+        return None
+    # whole numbers are as often places in a list
+    return free[0] if increasing(ds, free[0]) and ds[free[0]].dtype.kind == "f" else None
 
 
 def flags(ds: xr.Dataset, needs: Iterable[str], within: Iterable[str]) -> list[str]:

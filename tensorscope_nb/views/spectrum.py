@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class Spectrum(View):
     """Values by ``[component]``, each with its residual (or interval); those that are not ``converged`` are hollow.
 
+    A residual says that some eigenvalue is that near, not which one: only of a converged value is it that of this place.
     A switch in the header shows their size on a logarithmic scale, negative ones as triangles.
 
     >>> import numpy as np, xarray as xr

@@ -224,3 +224,50 @@ def test_all_kinds_are_linked_after_a_restart_and_in_a_notebook_opened_again(lab
     assert again.page.evaluate(broken) in ("none", "inline")
     assert again.page.get_by_text("Error displaying widget").count() == 0
     assert again.console_errors == []
+
+
+CURVATURE = """
+from tensorscope_nb.views import view, Matrix, Landscape
+surface = landscape()
+curves = (
+    (Landscape(surface, "increase", log=False) | view(surface))
+    & (view(pruning()) | view(density()))
+    & (view(eigenvalues()) | Matrix(surface, "increase"))
+)
+curves
+"""
+
+
+def test_a_landscape_is_picked_and_curves_are_read_in_light_and_dark(open_notebook: Callable[..., Any]) -> None:
+    lab = open_notebook([SYNTHETIC, CURVATURE])
+    lab.run_cell(0)
+    lab.run_cell(1, timeout=90)
+    first = part(lab, "Landscape", "canvas").first
+    first.wait_for()
+    cells = lab.page.locator(".jp-Notebook .jp-Cell").count()
+    first.focus()
+    for key in ("ArrowUp", "ArrowUp", "b", "ArrowRight"):
+        lab.page.keyboard.press(key)
+    assert lab.page.locator(".jp-Notebook .jp-Cell").count() == cells
+    picked = lab.python("(float(surface.x[13]), float(surface.y[13]))")
+    for root in lab.page.locator("[data-ts-view=Landscape], [data-ts-view=Matrix]").all():
+        assert json.loads(root.get_attribute("data-ts-focus")) == dict(zip("xy", picked, strict=True))
+    lab.wait_python("[curves.focus['x'], curves.focus['y']]", list(picked))
+    second = part(lab, "Landscape").nth(1)
+    assert "slices through (0.08333, 0.08333)" in second.locator(".ts-sub").first.text_content()
+    # the kernel picks another point, and a point that the cell of a Matrix has is picked here
+    lab.python("curves.focus.update({'x': -1.0, 'y': 0.5})")
+    second.get_by_text("slices through (−1, 0.5)").wait_for()
+    click(lab, "Matrix")
+    assert set(cursor(lab)) == {"x", "y"}
+    part(lab, "Timeline").nth(0).get_by_role("button", name="log").click()
+    part(lab, "Timeline").nth(1).get_by_role("button", name="log").click()
+    lab.wait_python("[part.settings for part in curves.parts if part.kind == 'Timeline']", [{"log": True}] * 2)
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        lab.set_theme(theme)
+        lab.page.wait_for_timeout(800)
+        for name, kind in (("landscape", "Landscape"), ("curves", "Timeline"), ("spectrum", "Spectrum")):
+            part(lab, kind).first.scroll_into_view_if_needed()
+            lab.page.wait_for_timeout(200)
+            lab.screenshot(f"{name}-{theme.rpartition(' ')[2].lower()}")
+    assert lab.console_errors == []

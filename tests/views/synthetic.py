@@ -97,6 +97,61 @@ def eigenvalues(n: int = 20) -> xr.Dataset:
     )
 
 
+def landscape(n: int = 25) -> xr.Dataset:
+    """A loss that explodes at the rim, with its increase over the centre; an interrupt came before the last rows."""
+    a = np.linspace(-1, 1, n)
+    x, y = np.meshgrid(a, a)
+    loss = 3.2 + 0.05 * np.expm1(4 * (0.7 * (x - 0.1) ** 2 + 1.2 * y**2 + 0.3 * x * y))
+    loss[-3:, n // 2 :] = np.nan
+    increase = loss - loss[n // 2, n // 2]
+    half = 0.1 * np.abs(increase) + 0.02 * np.hypot(x, y)
+    nats = {"units": "nats per token"}
+    return xr.Dataset(
+        {
+            "loss": (("y", "x"), loss, {"long_name": "loss", **nats}),
+            "increase": (
+                ("y", "x"), increase,
+                {"long_name": "loss minus the loss at the centre", "interval": "95 % interval over 32 samples", **nats},
+            ),
+            "increase_ci_low": (("y", "x"), increase - half),
+            "increase_ci_high": (("y", "x"), increase + half),
+        },
+        {
+            "x": ("x", a, {"long_name": "along direction 1", "units": "filter norms"}),
+            "y": ("y", a, {"long_name": "along direction 2", "units": "filter norms"}),
+        },
+    )  # fmt: skip
+
+
+def pruning() -> xr.Dataset:
+    """What pruning costs: predicted twice, measured with an interval; and something in another unit."""
+    share = np.array([0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+    measured = 3 * share**3 + 0.02 * share
+    nats = {"units": "nats per token"}
+    return xr.Dataset(
+        {
+            "predicted_increase": ("sparsity", 2.2 * share**2.5, {"long_name": "increase predicted from the curvature", **nats}),
+            "first_order": ("sparsity", 0.1 * share, {"long_name": "increase predicted from the gradient", **nats}),
+            "measured_increase": ("sparsity", measured, {"long_name": "increase measured", "interval": "95 % interval", **nats}),
+            "measured_increase_ci_low": ("sparsity", 0.8 * measured - 0.02),
+            "measured_increase_ci_high": ("sparsity", 1.2 * measured + 0.02),
+            "kept": ("sparsity", 1 - share, {"long_name": "weights kept", "units": "share of weights"}),
+        },
+        {"sparsity": ("sparsity", share, {"long_name": "share of weights set to zero"})},
+    )
+
+
+def density(n: int = 1000) -> xr.Dataset:
+    """A spectral density: nearly all of it at 0, a hundred thousandth at the largest eigenvalue."""
+    at = np.linspace(-5, 120, n)
+    peaks = [(0, 0.99), (8, 3e-3), (40, 1e-4), (110, 1e-5)]
+    value = sum(w * np.exp(-((at - m) ** 2) / 0.5) for m, w in peaks)
+    return xr.Dataset(
+        {"density": ("curvature", value, {"long_name": "spectral density", "units": "share per nat"})},
+        {"curvature": ("curvature", at, {"long_name": "Hessian eigenvalue", "units": "nats"})},
+    )
+
+
 def similarity(n: int = 12) -> xr.Dataset:
     """CKA of the layers of two models."""
     a, b = np.arange(n)[:, None], np.arange(n)[None]

@@ -12,11 +12,14 @@ from views.synthetic import (
     ablation,
     circuits,
     conflicts,
+    density,
     eigenvalues,
     heads,
+    landscape,
     layers,
     module_conflicts,
     patterns,
+    pruning,
     samples,
     similarity,
     token_losses,
@@ -25,7 +28,9 @@ from views.synthetic import (
 
 from tensorscope_nb.views import (
     AttentionPattern,
+    Focus,
     HeadGrid,
+    Landscape,
     LayerBars,
     Matrix,
     Ranking,
@@ -84,6 +89,8 @@ def everything() -> View:
         & TokenStrip(token_losses())
         & HeadGrid(history, compare=(600, 3000))
         & Matrix(similarity())
+        & (Timeline(pruning()) | Timeline(density(), log=True))
+        & (Landscape(landscape(), log=True) | Landscape(landscape().isel(y=12, drop=True), "increase"))
     )
 
 
@@ -153,6 +160,102 @@ def test_a_saved_picture_is_what_the_page_shows(page_of: Any, scheme: str) -> No
     assert page.problems == []
 
 
+def test_a_point_of_a_landscape_is_picked_by_pointer_and_by_keyboard(page_of: Any) -> None:
+    page = page_of(Landscape(landscape(), log=False) | Matrix(landscape(), "increase"))
+    view = page.locator("[data-ts-view=Landscape]")
+    canvas, words = view.locator("canvas"), view.locator(".ts-sub").first
+    at = lambda: json.loads(view.get_attribute("data-ts-focus"))
+    assert "39 not computed" in words.text_content() and "slices through the centre" in words.text_content()
+    canvas.focus()
+    page.keyboard.press("ArrowUp")
+    assert at() == {"x": 0, "y": 0}  # the keyboard begins at the model
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowLeft")
+    assert at() == {"x": float(landscape().x[11]), "y": float(landscape().y[13])}
+    assert "slices through (−0.08333, 0.08333)" in words.text_content()
+    assert json.loads(page.locator("[data-ts-view=Matrix]").get_attribute("data-ts-focus")) == at()
+    matrix = page.locator("[data-ts-view=Matrix]")
+    matrix.locator("canvas").focus()
+    page.keyboard.press("Enter")
+    assert matrix.locator(".ts-live").text_content().startswith("Selected Y 0.08333 · x −0.08333")
+    canvas.focus()
+    page.keyboard.press("Escape")
+    assert at() == {}
+    box = canvas.bounding_box()
+    canvas.hover(position={"x": 70, "y": 10})
+    assert view.locator(".ts-tip div").all_text_contents()[0] == "Along direction 1: −1 · along direction 2: 1"
+    canvas.click(position={"x": 70, "y": 10})
+    assert at() == {"x": -1, "y": 1}
+    canvas.click(position={"x": 200, "y": box["height"] - 80})  # on the slice the other direction stays
+    assert at()["y"] == 1 and -1 < at()["x"] < 1
+    view.get_by_role("combobox", name="variable").select_option("increase")
+    assert view.get_by_text("interval holds 0").is_visible()
+    view.get_by_role("button", name="log").click()
+    assert view.get_by_text("above the smallest (nats per token), logarithmic").is_visible()
+    assert page.problems == []
+
+
+def test_a_curve_over_a_number_knows_no_training_and_shows_what_was_predicted_and_measured(page_of: Any) -> None:
+    page = page_of(Timeline(pruning()))
+    view = page.locator("[data-ts-view=Timeline]")
+    canvas, log = view.locator("canvas"), view.get_by_role("button", name="log")
+    names = [
+        "increase measured",
+        "increase predicted from the curvature",
+        "increase predicted from the gradient",
+        "95 % interval",
+    ]
+    assert view.locator(".ts-key").all_text_contents() == names
+    assert view.locator(".ts-title").text_content() == "Increase by sparsity"
+    assert view.get_by_role("button", name="play").count() == 0
+    width = canvas.bounding_box()["width"]
+    canvas.hover(position={"x": width - 40, "y": 60})
+    assert view.locator(".ts-tip div").all_text_contents() == [
+        "Sparsity 0.99",
+        "increase measured: 2.93 (nats per token)",
+        "95 % interval: 2.32 to 3.54",
+        "increase predicted from the curvature: 2.15 (nats per token)",
+        "increase predicted from the gradient: 0.0990 (nats per token)",
+    ]
+    canvas.focus()
+    page.keyboard.press("ArrowRight")
+    assert json.loads(view.get_attribute("data-ts-focus")) == {"sparsity": 0}
+    page.keyboard.press("End")
+    assert json.loads(view.get_attribute("data-ts-focus")) == {"sparsity": 0.99}
+    page.keyboard.press("Escape")
+    assert json.loads(view.get_attribute("data-ts-focus")) == {}
+    log.click()
+    assert "what is not above 0 has no place" in view.locator(".ts-sub").first.text_content()
+    view.get_by_role("button", name="together").click()
+    view.get_by_role("combobox", name="variable").select_option("kept")
+    assert view.locator(".ts-title").text_content() == "Weights kept by sparsity"
+    words = page.locator("#view").inner_html().lower()
+    assert "checkpoint" not in words and "training" not in words
+    assert page.problems == []
+
+
+def test_a_spectrum_says_what_is_not_converged_and_follows_its_layer(page_of: Any) -> None:
+    by_layer = xr.concat([eigenvalues(), eigenvalues().assign(converged=("component", np.ones(20, dtype=bool)))], "layer")
+    page = page_of(Spectrum(by_layer.assign_coords(layer=[0, 1])))
+    view = page.locator("[data-ts-view=Spectrum]")
+    keys = lambda: view.locator(".ts-key").all_text_contents()
+    words, said = view.locator(".ts-sub").first, view.locator(".ts-live")
+    assert words.text_content() == "layer 0 (the first of 2) · 20 components · 3 not converged"
+    assert keys() == [
+        "± residual: some eigenvalue is within", "not converged: the true value may lie outside the whisker",
+    ]  # fmt: skip
+    view.locator("canvas").focus()
+    page.keyboard.press("End")
+    assert "± 0.0100 (residual), not converged" in said.text_content()
+    page.keyboard.press("Home")
+    assert "± 1.00e−6 (residual), converged" in said.text_content()
+    page = page_of(Spectrum(by_layer.assign_coords(layer=[0, 1]), focus=Focus(layer=1)))
+    view = page.locator("[data-ts-view=Spectrum]")
+    assert view.locator(".ts-sub").first.text_content() == "layer 1 · 20 components"
+    assert view.locator(".ts-key").all_text_contents() == ["± residual: some eigenvalue is within"]
+    assert page.problems == []
+
+
 TOKENS = ["<script>alert(1)</script>", "שלום", "\x00\x1b", "long" * 2_500, "\u202eabc", "&amp;", "", "\n"]
 
 
@@ -184,7 +287,12 @@ def test_constant_missing_and_infinite_values_are_drawn(page_of: Any, fill: floa
         page = page_of(
             (HeadGrid(make("layer", "head")) | Matrix(make("layer_a", "layer_b")) | LayerBars(make("layer")))
             & (Ranking(make("module")) | Scatter(make("sample"), "w", "v") | Spectrum(make("component"), log=True))
-            & (TokenStrip(make("sample", "position")) | SampleTable(make("sample")) | Timeline(make("checkpoint", "layer")))
+            & (Landscape(make("y", "x")) | Landscape(make("y", "x"), log=True) | Landscape(make("x"), log=True))
+            & (
+                TokenStrip(make("sample", "position"))
+                | SampleTable(make("sample"))
+                | Timeline(make("checkpoint", "layer"), log=True)
+            )
         )
         assert page.locator(".ts-error").count() == 0
         assert page.problems == []

@@ -9,13 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from views.synthetic import ablation, circuits, eigenvalues, heads, layers, patterns, samples, similarity, token_losses, weights
+from views.synthetic import (
+    ablation,
+    circuits,
+    density,
+    eigenvalues,
+    heads,
+    landscape,
+    layers,
+    patterns,
+    pruning,
+    samples,
+    similarity,
+    token_losses,
+    weights,
+)
 
 from tensorscope_nb.views import (
     Composition,
     Focus,
     FocusBar,
     HeadGrid,
+    Landscape,
     LayerBars,
     Matrix,
     Ranking,
@@ -38,6 +53,17 @@ from tensorscope_nb.views.cube import MOST
         (lambda: view(similarity()), "Matrix"),
         (lambda: view(circuits()), "Matrix"),
         (lambda: view(xr.Dataset({"loss": (("x", "y"), np.ones((3, 3)))})), "Matrix"),
+        (lambda: view(landscape()), "Landscape"),
+        (lambda: view(landscape().transpose("x", "y"), "increase"), "Landscape"),
+        (lambda: view(landscape().expand_dims(checkpoint=[0, 600], model=["a", "b"])), "Landscape"),
+        (lambda: view(landscape().isel(y=0, drop=True)), "Landscape"),
+        (lambda: view(landscape(), x="y", y="x"), "Landscape"),
+        (lambda: view(landscape().assign_coords(x=list("abcdefghijklmnopqrstuvwxy"))), "Matrix"),
+        (lambda: view(pruning()), "Timeline"),
+        (lambda: view(pruning(), "kept"), "Timeline"),
+        (lambda: view(density().expand_dims(checkpoint=[0, 600], layer=[0, 1]), x="curvature"), "Timeline"),
+        (lambda: view(density().drop_vars("curvature")), "Ranking"),
+        (lambda: view(density().expand_dims(sample_a=["a", "b"])), "Matrix"),
         (lambda: view(xr.Dataset({"cosine": (("sample_a", "sample_b"), np.ones((3, 4)))})), "Matrix"),
         (lambda: view(xr.Dataset({"importance": (("layer", "neuron"), np.ones((3, 4)))})), "Matrix"),
         (lambda: view(xr.Dataset({"recovered": (("layer", "position"), np.ones((3, 4)))})), "Matrix"),
@@ -62,6 +88,22 @@ def test_the_dimensions_choose_the_view(made: Callable[[], View], kind: str) -> 
         (lambda: Matrix(layers(), "cosine"), ValueError, "Matrix needs rows and layer; cosine has layer"),
         (lambda: Matrix(similarity(), x="layer_a", y="layer_a"), ValueError, "two different dimensions"),
         (lambda: Spectrum(layers()), ValueError, "Spectrum needs a variable with component"),
+        (lambda: Landscape(heads()), ValueError, "Landscape needs a variable with x; prefix_matching"),
+        (lambda: Landscape(landscape(), x="y", y="y"), ValueError, "two different directions; x='y' and y='y' came"),
+        (lambda: Landscape(landscape().isel(x=slice(None, None, -1))), ValueError, r"along x that increase: ds.sortby\('x'\)"),
+        (lambda: Timeline(pruning(), x="step"), ValueError, "Timeline needs a variable over step; predicted_increase"),
+        (
+            lambda: Timeline(pruning(), together=["kept", "first_order"]),
+            ValueError,
+            "one unit; kept is in share of weights, first",
+        ),
+        (lambda: Timeline(pruning(), together=["kep"]), LookupError, "no variable 'kep'"),
+        (lambda: Timeline(pruning(), together="kept"), ValueError, "takes a list of variables; 'kept' came"),
+        (
+            lambda: Timeline(heads(), together=["copying", "is_induction"]),
+            ValueError,
+            "numbers over checkpoint; is_induction has",
+        ),
         (lambda: TokenStrip(heads()), ValueError, "TokenStrip needs a variable with position"),
         (lambda: Ranking(heads(), n=0), ValueError, "n= takes how many rows to show, at least 1; 0 came"),
         (lambda: Ranking(patterns(), "token"), ValueError, "Ranking shows numbers; token has values of type"),
@@ -100,6 +142,47 @@ def test_what_qualifies_a_value_travels_with_it() -> None:
     assert bars.options["variables"] == ["cosine", "importance"]
     assert Ranking(weights()).options["asides"] == ["parameter_name", "index"]
     assert HeadGrid(layers().assign(significant=layers()["importance"] > 1)).options["marks"] == []
+
+
+def test_a_landscape_takes_its_directions_its_intervals_and_the_names_of_its_axes() -> None:
+    made = Landscape(landscape())
+    assert made.options["variables"] == ["loss", "increase"] and (made.options["x"], made.options["y"]) == ("x", "y")
+    assert made.options["companions"] == {"increase": {"low": "increase_ci_low", "high": "increase_ci_high"}}
+    assert made.settings == {"log": True}  # its rim is a hundred times as high as all the rest
+    assert Landscape(landscape(), log=False).settings == Landscape(np.sqrt(np.log(landscape()[["loss"]]))).settings == {}
+    x = made.cube.data["coords"]["x"]
+    assert x["attrs"] == {"long_name": "along direction 1", "units": "filter norms"} and x["values"][12] == 0
+    turned = view(landscape(), x="y", y="x")
+    assert (turned.options["x"], turned.options["y"]) == ("y", "x")
+    line = Landscape(landscape().isel(y=12, drop=True), "increase")
+    assert "y" not in line.options and line.options["variables"] == ["loss", "increase"]
+
+
+def test_a_point_of_a_landscape_is_selected_by_its_coordinates() -> None:
+    ds = landscape()
+    both = Landscape(ds) | Matrix(ds, "increase")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        both.focus.update({"x": float(ds.x[3]), "y": 0.0})
+    assert both.focus.selection(ds) == {"x": float(ds.x[3]), "y": 0.0}
+    assert ds.sel(both.focus.selection(ds))["loss"].item() == ds["loss"][12, 3].item()
+
+
+def test_curves_of_one_unit_share_a_picture() -> None:
+    made = view(pruning())
+    assert made.options["x"] == "sparsity" and made.variable == "predicted_increase"
+    # what was measured comes first, and what is in another unit, or qualifies a variable, has no place there
+    assert made.options["together"] == ["measured_increase", "predicted_increase", "first_order"]
+    assert made.options["variables"][:3] == ["predicted_increase", "first_order", "measured_increase"]
+    assert made.options["companions"]["measured_increase"] == {
+        "low": "measured_increase_ci_low", "high": "measured_increase_ci_high",
+    }  # fmt: skip
+    assert Timeline(pruning(), together=["first_order", "measured_increase"]).options["together"][0] == "first_order"
+    unnamed = pruning().map(lambda v: v.drop_attrs(), keep_attrs=False)
+    for alone in (view(pruning(), "kept"), Timeline(pruning(), together=[]), view(density()), view(unnamed), Timeline(heads())):
+        assert "together" not in alone.options
+    assert Timeline(density(), log=True).settings == {"log": True}
+    assert Timeline(heads(), together=["prefix_matching", "previous_token"]).options["x"] == "checkpoint"
 
 
 def test_a_variable_says_of_itself_what_the_page_tells() -> None:
@@ -145,6 +228,8 @@ def test_a_study_opens_as_one_linked_dashboard() -> None:
     assert len({part.focus_model.model_id for part in made.parts}) == 1
     assert made.parts[-1].options["columns"][:2] == ["text", "task"]
     assert view(StudyLike(only=eigenvalues())).kind == "Spectrum"
+    over_time = StudyLike(surface=landscape().expand_dims(checkpoint=[0, 600]), curve=pruning().expand_dims(checkpoint=[0, 600]))
+    assert [part.kind for part in view(over_time).parts] == ["Landscape", "Timeline"]
     with pytest.raises(ValueError, match="holds no results yet"):
         view(StudyLike())
     with pytest.raises(ValueError, match=r"takes no variable, x; view one of its results"):

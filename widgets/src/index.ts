@@ -8,6 +8,7 @@ import type { Mount } from "./core/types";
 import { mountView } from "./core/view";
 import { attentionPattern } from "./views/attention";
 import { headGrid, matrix } from "./views/cellgrid";
+import { landscape } from "./views/landscape";
 import { layerBars } from "./views/layerbars";
 import { ranking } from "./views/ranking";
 import { sampleTable } from "./views/sampletable";
@@ -17,7 +18,7 @@ import { timeline } from "./views/timeline";
 import { tokenStrip } from "./views/tokenstrip";
 
 const KINDS: Record<string, Kind> = {
-  HeadGrid: headGrid, Matrix: matrix, LayerBars: layerBars, Ranking: ranking, Spectrum: spectrum, Scatter: scatter,
+  HeadGrid: headGrid, Matrix: matrix, Landscape: landscape, LayerBars: layerBars, Ranking: ranking, Spectrum: spectrum, Scatter: scatter,
   Timeline: timeline, AttentionPattern: attentionPattern, TokenStrip: tokenStrip, SampleTable: sampleTable,
 };
 

@@ -4,7 +4,7 @@ import { linear, timeScale } from "../src/core/scale";
 import { ceiling, extentOf, isCausal, panelsAt, readPanel, rowOf, strongest } from "../src/views/attention-data";
 import { tokensOf } from "../src/core/tokens";
 import { cellAt, gridShape, runs } from "../src/views/grid";
-import { axisTicks, lineAt, linesOf, shortName, spread } from "../src/views/lines";
+import { axisTicks, commonName, lineAt, linesOf, shortName, spread } from "../src/views/lines";
 import { cubeOf } from "./cubes";
 
 test("a HeadGrid has layer 0 at the bottom", () => {
@@ -108,4 +108,30 @@ test("the name at a line's end is short", () => {
   expect(shortName([["layer", 1], ["head", 2], ["block", "V"]])).toBe("1.2 V");
   expect(shortName([["module", "transformer.h.0.attn.c_proj"]])).toBe("0.attn.c_proj");
   expect(shortName([["layer", 1]])).toBe("layer 1");
+});
+
+test("over another number than time there is a line at the checkpoint of the Focus, or one at its layer", () => {
+  const curves = cubeOf({ checkpoint: [0, 10], layer: [0, 1], sparsity: [0, 0.3, 0.9] }, {
+    loss: [["checkpoint", "layer", "sparsity"], Array.from({ length: 12 }, (_, i) => i)],
+  });
+  const read = (cursor: object, single = false) => linesOf(curves, curves.variables.loss, "sparsity", cursor as never, undefined, {}, single);
+  expect(read({}).lines.map((l) => [...l.values])).toEqual([[6, 7, 8], [9, 10, 11]]);
+  expect(read({}).notes).toEqual(["at checkpoint 10"]);
+  expect(read({ checkpoint: 0 }).lines.map((l) => l.place)).toEqual([[["layer", 0]], [["layer", 1]]]);
+  const one = read({ checkpoint: 0, layer: 1 }, true);
+  expect(one.lines.map((l) => [l.place, [...l.values]])).toEqual([[[], [3, 4, 5]]]);
+  expect(one.notes).toEqual(["at checkpoint 0", "layer 1"]);
+  expect(shortName([["sparsity", 0.1 + 0.2]])).toBe("sparsity 0.3");
+});
+
+test("several variables are called by what their names have in common", () => {
+  expect(commonName(["predicted increase", "measured increase"])).toBe("increase");
+  expect(commonName(["increase measured", "increase predicted from the gradient"])).toBe("increase");
+  expect(commonName(["loss", "surprise"])).toBe("loss, surprise");
+  expect(commonName(["loss in nats"])).toBe("loss in nats");
+});
+
+test("numbers that are no time stand at their own distances, however close", () => {
+  const at = timeScale([0, 0.5, 0.99, 0.999], [0, 1000], 0);
+  expect([at.words, at.at(1), at.at(3)]).toEqual(["", expect.closeTo(500.5, 1), 1000]);
 });

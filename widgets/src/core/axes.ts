@@ -23,6 +23,27 @@ export function roundTicks([low, high]: [number, number], count: number): [numbe
   return ticks(low, high, count).map((t) => [t, tickText(t, step)]);
 }
 
+/** Whole decades around values above 0, counted down from the largest: what is smaller still lies below them. */
+export function decades([low, high]: [number, number], most = 12): [number, number] {
+  const last = Math.ceil(Math.log10(high) + 1e-9);
+  return [10 ** Math.max(last - most, Math.min(last - 1, Math.floor(Math.log10(low)))), 10 ** last];
+}
+
+/** Ticks at powers of ten, with 2 and 5 between them where there are few. */
+export function powerTicks([low, high]: [number, number]): [number, string][] {
+  const [first, last] = [Math.floor(Math.log10(low) + 1e-9), Math.floor(Math.log10(high) + 1e-9)];
+  const every = Math.max(1, Math.ceil((last - first) / 6));
+  const found: [number, string][] = [];
+  for (let power = first; power <= last; power += every) {
+    for (const digit of last - first > 2 ? [1] : [1, 2, 5]) {
+      const value = Number(`${digit}e${power}`);
+      const text = power >= -3 && power <= 4 ? String(value) : `${digit}e${power}`.replace("-", "−");
+      if (value >= low * (1 - 1e-9) && value <= high * (1 + 1e-9)) found.push([value, text]);
+    }
+  }
+  return found;
+}
+
 /** A domain with some air, that starts at 0 where the values come near it. */
 export function airy([low, high]: [number, number], air = 0.05): [number, number] {
   if (low === high) return low === 0 ? [-0.5, 0.5] : low > 0 ? [0, 2 * low] : [2 * low, 0];

@@ -65,3 +65,34 @@ export function paint(context: CanvasRenderingContext2D, image: Uint32Array, col
   context.imageSmoothingEnabled = false;
   context.drawImage(small, box.x, box.y, box.w, box.h);
 }
+
+export type Point = [number, number];
+
+const placed = ([x, y]: Point): boolean => Number.isFinite(x) && Number.isFinite(y);
+
+/** A line through points, broken where one has no place. */
+export function stroke(context: CanvasRenderingContext2D, points: Point[]): void {
+  context.beginPath();
+  points.forEach((point, i) => {
+    if (!placed(point)) return;
+    if (i && placed(points[i - 1])) context.lineTo(...point);
+    else context.moveTo(...point);
+  });
+  context.stroke();
+}
+
+/** Fill between two lines, run by run: there is nothing where one of them has no place. */
+export function band(context: CanvasRenderingContext2D, lower: Point[], upper: Point[]): void {
+  let from = 0;
+  for (let i = 0; i <= lower.length; i++) {
+    if (i < lower.length && placed(lower[i]) && placed(upper[i])) continue;
+    context.beginPath();
+    for (const point of [...lower.slice(from, i), ...upper.slice(from, i).reverse()]) context.lineTo(...point);
+    context.fill();
+    from = i + 1;
+  }
+}
+
+export function segment(context: CanvasRenderingContext2D, x0: number, y0: number, x1: number, y1: number): void {
+  stroke(context, [[x0, y0], [x1, y1]]);
+}

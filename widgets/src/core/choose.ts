@@ -6,14 +6,14 @@ import { labels } from "./cube";
 import type { Stage } from "./stage";
 
 /** A drop-down of the variables that this view can show. */
-export function variableChoice(stage: Stage): { show(): void } {
+export function variableChoice(stage: Stage): { show(among?: string[]): void } {
   const names: string[] = stage.options.variables ?? [];
   const choose = picker("variable", (name) => {
     stage.model.set("variable", name);
     stage.model.save_changes();
   });
   stage.tools.append(choose.element);
-  return { show: () => choose.show(names.map((n) => ({ value: n, text: stage.cube.variables[n].longName })), stage.variable().name) };
+  return { show: (among = names) => choose.show(among.map((n) => ({ value: n, text: stage.cube.variables[n].longName })), stage.variable().name) };
 }
 
 /** More samples than this do not fit a drop-down. */

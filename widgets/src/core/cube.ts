@@ -19,6 +19,8 @@ export interface Variable {
 export interface Coordinate {
   dims: string[];
   values: Value[];
+  /** What it says of itself, where it does. */
+  attrs?: { long_name?: string; units?: string };
 }
 
 export interface Cube {

@@ -1,13 +1,17 @@
 // The key of a colour scale: a bar with ticks, its name and unit, and what the marks mean.
+import { roundTicks } from "./axes";
 import { type ColourScale, gradient } from "./colour";
+import type { Cube } from "./cube";
 import { h } from "./dom";
 import { type Reading, type Status, statuses, statusWords } from "./measure";
 import { extent } from "./slice";
-import { linear, tickStep, ticks, tickText } from "./scale";
+import { linear } from "./scale";
 
 export interface Mark {
-  look: "ring" | "underline" | "dashed" | "hatched" | "void" | "hollow" | "whisker" | "dot" | "down";
+  look: "ring" | "underline" | "dashed" | "hatched" | "void" | "hollow" | "whisker" | "dot" | "down" | "cross" | "band" | "solid" | "long" | "short";
   text: string;
+  /** Other than the ink. */
+  colour?: string;
 }
 
 // What an element says already.
@@ -20,7 +24,7 @@ export function statusMarks(reading: Reading, looks: Partial<Record<Status, Mark
 }
 
 function marksOf(marks: Mark[]): HTMLElement {
-  return h("div", { class: "ts-keys" }, ...marks.map((m) => h("span", { class: "ts-key" }, h("i", { class: `ts-${m.look}` }), m.text)));
+  return h("div", { class: "ts-keys" }, ...marks.map((m) => h("span", { class: "ts-key" }, h("i", { class: `ts-${m.look}`, style: m.colour && `color: ${m.colour}` }), m.text)));
 }
 
 /** The marks alone, for views whose values are along an axis. */
@@ -39,23 +43,22 @@ function markLegend(marks: Mark[], indent: number): HTMLElement {
 }
 
 /** Put the key of a scale into an element; it is only rebuilt when it says something else. */
-export function showLegend(element: HTMLElement, scale: ColourScale, label: string, marks: Mark[], indent: number, width = 190, reference?: number): void {
-  const says = JSON.stringify([scale.domain, gradient(scale, 3), label, marks, indent, width, reference]);
+export function showLegend(element: HTMLElement, scale: ColourScale, label: string, marks: Mark[], indent: number, width = 190, reference?: number, placed?: [number, string][]): void {
+  const says = JSON.stringify([scale.domain, gradient(scale, 3), label, marks, indent, width, reference, placed]);
   if (shown.get(element) === says) return;
   shown.set(element, says);
-  element.replaceChildren(legend(scale, label, marks, indent, width, reference));
+  element.replaceChildren(legend(scale, label, marks, indent, width, reference, placed));
 }
 
-function legend(scale: ColourScale, label: string, marks: Mark[], indent: number, width: number, reference?: number): HTMLElement {
+function legend(scale: ColourScale, label: string, marks: Mark[], indent: number, width: number, reference?: number, placed?: [number, string][]): HTMLElement {
   const [low, high] = scale.domain;
   const place = linear([low, high], [0, width]);
-  const step = tickStep(low, high, 4);
   const bar = h("div", { class: "ts-ramp-bar" });
   bar.style.background = gradient(scale);
   const ramp = h("div", { class: "ts-ramp" }, bar);
   ramp.style.width = `${width}px`;
-  for (const t of ticks(low, high, 4)) {
-    const tick = h("span", { class: "ts-ramp-tick" }, tickText(t, step));
+  for (const [t, text] of placed ?? roundTicks([low, high], 4)) {
+    const tick = h("span", { class: "ts-ramp-tick" }, text);
     tick.style.left = `${place(t)}px`;
     ramp.append(tick);
   }
@@ -74,6 +77,13 @@ export const withUnits = (name: string, units: string): string => {
   if (!units || units === "1") return name;
   return name.endsWith(")") ? `${name}, ${units}` : `${name} (${units})`;
 };
+
+/** What stands along an axis: its coordinate by the name that it gives itself. */
+export function axisName(cube: Cube, dim: string): string {
+  return cube.coords[dim]?.attrs?.long_name ?? dim.replaceAll("_", " ");
+}
+
+export const axisLabel = (cube: Cube, dim: string): string => withUnits(axisName(cube, dim), cube.coords[dim]?.attrs?.units ?? "");
 
 /** The null, where it is one for all. */
 export function commonNull({ reference }: Reading): number | undefined {

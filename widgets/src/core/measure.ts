@@ -108,7 +108,7 @@ export function describe(reading: Reading, i: number, name = reading.variable.lo
   const lines = [withUnits(`${reading.difference ? "difference in " : ""}${name} ${numberText(values[i])}`, variable.units)];
   const words = statusWords(reading.status(i), reading);
   if (low && high) lines.push(Number.isNaN(low[i]) ? "no interval" : `${variable.words.interval ?? "interval"}: ${numberText(low[i])} to ${numberText(high[i])}`);
-  if (residual) lines.push(`residual ${numberText(residual[i])}`);
+  if (residual) lines.push(`± ${numberText(residual[i])} (residual)`);
   if (reference) lines.push(`${variable.words.null ? `null, ${variable.words.null}:` : "null"} ${numberText(reference[i])}`);
   const tested = [["q", q], ["p", p]].flatMap(([letter, v]) => (v ? [`${letter as string} ${numberText((v as Float64Array)[i], 2)}`] : []));
   if (tested.length) lines.push(tested.join(" · "));

@@ -55,6 +55,12 @@ export function numberText(value: number, digits = 3): string {
   return minus(value.toFixed(Math.min(6, Math.max(0, digits - 1 - Math.floor(Math.log10(size))))));
 }
 
+/** A place along a dimension: 0.25 and not 0.25000000000000006. */
+export function valueText(value: unknown): string {
+  if (typeof value !== "number") return String(value);
+  return minus(String(Number.isInteger(value) ? value : Number(value.toPrecision(4))));
+}
+
 /** A number in a cell: at most two decimals, .83 rather than 0.83 never: zeros carry the eye. */
 export function cellText(value: number, largest: number): string {
   if (Number.isNaN(value)) return "";

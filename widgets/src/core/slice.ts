@@ -1,6 +1,7 @@
 // Slicing a variable at the Focus: some dimensions stay as axes, the rest are picked or reduced, and it says so.
 import { type Cube, type Variable, labels } from "./cube";
 import { baseName, indicesAt, unmet } from "./rules";
+import { valueText } from "./scale";
 import type { Cursor, Value } from "./types";
 
 export type Reduce = "mean" | "max" | "min" | "sum" | "first";
@@ -31,14 +32,14 @@ export function pick(cube: Cube, dim: string, cursor: Cursor, reduce: Reduce, po
   const values = labels(cube, dim);
   const chosen = indicesAt(cube, dim, cursor);
   const noun = dim.replaceAll("_", " ");
-  if (chosen?.length === 1) return { indices: chosen, note: LATEST.has(dim) ? `at ${noun} ${values[chosen[0]]}` : `${noun} ${values[chosen[0]]}` };
+  if (chosen?.length === 1) return { indices: chosen, note: LATEST.has(dim) ? `at ${noun} ${valueText(values[chosen[0]])}` : `${noun} ${valueText(values[chosen[0]])}` };
   if (chosen) return { indices: chosen, note: `${reduce} over ${chosen.length} ${noun}s` };
-  if (LATEST.has(dim)) return { indices: [values.length - 1], note: `at ${noun} ${values.at(-1)}` };
+  if (LATEST.has(dim)) return { indices: [values.length - 1], note: `at ${noun} ${valueText(values.at(-1))}` };
   if ((pooled(dim) || pool.includes(dim)) && reduce !== "first") {
-    if (values.length === 1) return { indices: [0], note: `${noun} ${values[0]}` };
+    if (values.length === 1) return { indices: [0], note: `${noun} ${valueText(values[0])}` };
     return { indices: values.map((_, i) => i), note: `${reduce} over ${values.length} ${noun}s` };
   }
-  return { indices: [0], note: values.length > 1 ? `${noun} ${values[0]} (the first of ${values.length})` : `${noun} ${values[0]}` };
+  return { indices: [0], note: values.length > 1 ? `${noun} ${valueText(values[0])} (the first of ${values.length})` : `${noun} ${valueText(values[0])}` };
 }
 
 /** Words for a selection that this Cube does not hold. */
@@ -59,7 +60,7 @@ export function absentAlong(cube: Cube, axes: string[], cursor: Cursor): string[
 
 /** What is asked for together is missing together: each of two samples may be there, and their pair not. */
 const missing = (asked: [string, Value[]][]): string[] => {
-  const named = asked.map(([name, wanted]) => `${name.replaceAll("_", " ")} ${wanted.join(", ")}`);
+  const named = asked.map(([name, wanted]) => `${name.replaceAll("_", " ")} ${wanted.map(valueText).join(", ")}`);
   return named.length ? [`${named.join(" × ")} is not among these`] : [];
 };
 

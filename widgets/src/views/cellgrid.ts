@@ -8,6 +8,7 @@ import { hands, stepped } from "../core/hands";
 import { commonNull, showLegend, type Mark, sentence, statusMarks, withUnits } from "../core/legend";
 import { describe, type Reading } from "../core/measure";
 import { indicesAt } from "../core/rules";
+import { valueText } from "../core/scale";
 import { choice } from "../core/select";
 import { extent, slice } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
@@ -27,7 +28,7 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
   const variables = variableChoice(stage);
   stage.body.append(canvas.element, key);
   const [rows, columns] = [labels(cube, rowDim), labels(cube, columnDim)];
-  const [rowLabels, columnLabels] = [rows.map(String), columns.map(String)];
+  const [rowLabels, columnLabels] = [rows.map(valueText), columns.map(valueText)];
   const marks = () => (options.marks ?? []).map((name: string) => cube.variables[name]).filter(Boolean) as Variable[];
   const noun = (dim: string) => dim.replaceAll("_", " ");
   let shape: GridShape;
@@ -40,7 +41,7 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
   const markWords = (m: Variable) => (m.words.rule ? `${m.longName}: ${m.words.rule}` : m.longName);
   const indexOf = ([row, column]: Place) => row * columns.length + column;
   const lines = (place: Place): string[] => [
-    sentence(`${noun(rowDim)} ${rows[place[0]]} · ${noun(columnDim)} ${columns[place[1]]}`),
+    sentence(`${noun(rowDim)} ${rowLabels[place[0]]} · ${noun(columnDim)} ${columnLabels[place[1]]}`),
     ...describe(reading, indexOf(place)),
     ...ringing().filter((m) => marked(m)[indexOf(place)]).map(markWords),
     ...tokenLines(cube, axes, options.cells ?? [], place),

@@ -104,7 +104,7 @@ function cells(c: Context, { shape, reading, scale, theme, rings }: GridPlot): v
 }
 
 /** No value: one line from corner to corner, where others are hatched. */
-function missing(c: Context, b: Box, theme: Theme): void {
+export function missing(c: Context, b: Box, theme: Theme): void {
   c.globalAlpha = 0.5;
   c.fillStyle = theme.rule;
   c.fillRect(b.x, b.y, b.w, b.h);

@@ -1,10 +1,12 @@
 // A variable over time as lines, and which line a pixel is on.
 import { type Cube, labels, type Variable } from "../core/cube";
-import { linear, type Scale, ticks, type TimeScale } from "../core/scale";
+import { TIME } from "../core/rules";
+import { linear, type Scale, ticks, type TimeScale, valueText } from "../core/scale";
 import { pooled, pooledDims, type Reduce, slice } from "../core/slice";
 import type { Cursor, Value } from "../core/types";
 
 export interface Line {
+  variable: Variable;
   place: [string, Value][];
   index: number[];
   values: Float64Array;
@@ -12,9 +14,12 @@ export interface Line {
   high?: Float64Array;
 }
 
-/** One line for each combination of the other dimensions; pooled dimensions are sliced at the Focus or reduced. */
-export function linesOf(cube: Cube, variable: Variable, x: string, cursor: Cursor, reduce: Reduce | undefined, companions: { low?: string; high?: string }): { lines: Line[]; notes: string[] } {
-  const across = variable.dims.filter((d) => d !== x && !pooled(d));
+/**
+ * One line for each combination of the other dimensions, or a `single` one at the Focus. Pooled dimensions are sliced at the
+ * Focus or reduced, and so is the time where it is not the axis.
+ */
+export function linesOf(cube: Cube, variable: Variable, x: string, cursor: Cursor, reduce: Reduce | undefined, companions: { low?: string; high?: string }, single = false): { lines: Line[]; notes: string[] } {
+  const across = single ? [] : variable.dims.filter((d) => d !== x && !pooled(d) && (!TIME.has(d) || TIME.has(x)));
   const axes = [...across, x];
   const read = (name?: string) => {
     const other = name ? cube.variables[name] : undefined;
@@ -32,14 +37,14 @@ export function linesOf(cube: Cube, variable: Variable, x: string, cursor: Curso
       rest = Math.floor(rest / shape[d]);
     }
     const cut = (a?: Float64Array) => a?.subarray(k * n, (k + 1) * n);
-    return { place: across.map((d, i) => [d, along[i][index[i]]]), index, values: cut(values)!, low: cut(low), high: cut(high) };
+    return { variable, place: across.map((d, i) => [d, along[i][index[i]]]), index, values: cut(values)!, low: cut(low), high: cut(high) };
   });
   return { lines, notes };
 }
 
 /** The line within `reach` pixels of a place, the closest one. */
-export function lineAt(lines: Line[], at: (i: number) => number, value: Scale, px: number, py: number, reach: number): Line | null {
-  let best: Line | null = null;
+export function lineAt<L extends Pick<Line, "values">>(lines: L[], at: (i: number) => number, value: Scale, px: number, py: number, reach: number): L | null {
+  let best: L | null = null;
   let distance = reach;
   for (const line of lines) {
     for (let i = 1; i < line.values.length; i++) {
@@ -77,16 +82,29 @@ export function spread(wanted: number[], gap: number, low: number, high: number)
 
 /** Where the time axis has ticks: at each step while they are few, else at round numbers. */
 export function axisTicks(steps: Value[], time: TimeScale, few = 16): [number, string][] {
-  if (steps.length <= few || time.words) return steps.map((s, i) => [time.at(i), String(s)]);
+  if (steps.length <= few || time.words) return steps.map((s, i) => [time.at(i), valueText(s)]);
   const [first, last] = [Number(steps[0]), Number(steps.at(-1))];
   const place = linear([first, last], [time.at(0), time.at(steps.length - 1)]);
-  return ticks(first, last, 8).map((t) => [place(t), String(t)]);
+  return ticks(first, last, 8).map((t) => [place(t), valueText(t)]);
+}
+
+/** What several names have in common at their end or beginning; all of them where that is nothing. */
+export function commonName(names: string[]): string {
+  const words = names.map((n) => n.split(" "));
+  const shared = (at: (w: string[], i: number) => string | undefined) => {
+    let n = 0;
+    while (at(words[0], n) !== undefined && words.every((w) => at(w, n) === at(words[0], n))) n++;
+    return n;
+  };
+  const [first, last] = [shared((w, i) => w[i]), shared((w, i) => w[w.length - 1 - i])];
+  if (!first && !last) return names.join(", ");
+  return (last >= first ? words[0].slice(-last) : words[0].slice(0, first)).join(" ");
 }
 
 /** A line by its place, short: "1.2" for layer 1, head 2, and the last steps of a module's path. */
 export function shortName(place: Line["place"]): string {
   const [first, second, ...rest] = place;
-  const words = (d: string, v: unknown) => (d === "module" ? String(v).split(".").slice(-3).join(".") : `${d} ${v}`);
+  const words = (d: string, v: unknown) => (d === "module" ? String(v).split(".").slice(-3).join(".") : `${d} ${valueText(v)}`);
   if (first?.[0] === "layer" && second?.[0] === "head") return [`${first[1]}.${second[1]}`, ...rest.map(([, v]) => String(v))].join(" ");
   return place.map(([d, v]) => words(d, v)).join(", ");
 }

@@ -1,20 +1,23 @@
 // Spectrum: eigenvalues in order, each with its residual; what is not converged is hollow.
-import { airy, type Frame, level, roundTicks, upright } from "../core/axes";
-import { sheet } from "../core/canvas";
+import { airy, decades, type Frame, level, powerTicks, roundTicks, upright } from "../core/axes";
+import { segment, sheet } from "../core/canvas";
 import { variableChoice } from "../core/choose";
 import { LINES_DARK, LINES_LIGHT } from "../core/colour";
 import { labels } from "../core/cube";
 import { h, press, setText, wordButton } from "../core/dom";
 import { hands, stepped } from "../core/hands";
-import { type Mark, showMarks, sentence, statusMarks, withUnits } from "../core/legend";
+import { axisLabel, type Mark, showMarks, sentence, statusMarks, withUnits } from "../core/legend";
 import { describe, type Reading } from "../core/measure";
 import { indicesAt } from "../core/rules";
-import { linear, logarithmic, type Scale } from "../core/scale";
+import { linear, logarithmic, type Scale, tickStep } from "../core/scale";
 import { choice } from "../core/select";
 import { extent } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
 
 const HEIGHT = 240;
+
+/** A residual says that some eigenvalue is near, not which: only where it is small is that the one of this place. */
+const WORDS = { residual: "± residual: some eigenvalue is within", unconverged: "not converged: the true value may lie outside the whisker" };
 
 export const spectrum: Kind = (stage: Stage) => {
   const { cube, focus, options } = stage;
@@ -37,11 +40,13 @@ export const spectrum: Kind = (stage: Stage) => {
     },
     place: (i) => ({ [dim]: values[i] }),
     choose: (i, add) => choice(cube, [dim], [i], focus, add),
-    describe: (i) => [sentence(`${dim.replaceAll("_", " ")} ${values[i]}`), ...describe(reading, i)],
+    describe: (i) => [sentence(`${dim.replaceAll("_", " ")} ${values[i]}`), ...describe(reading, i), ...(converged(i) ? ["converged"] : [])],
     selected: () => indicesAt(cube, dim, focus.cursor)?.[0] ?? null,
     move: (from, name) => stepped(from, name, values.length),
     dims: () => [dim],
   });
+
+  const converged = (i: number): boolean => Boolean(options.companions?.[reading.variable.name]?.converged) && !["unconverged", "none"].includes(reading.status(i));
 
   return {
     draw() {
@@ -56,21 +61,24 @@ export const spectrum: Kind = (stage: Stage) => {
         const r = reading.residual?.[i] ?? 0;
         return [v - r, v + r];
       };
-      const ends = [...reading.values].flatMap((v, i) => (Number.isFinite(v) ? [size(v), ...arms(i)] : []));
+      // a residual may be any number of times its value: beyond twice the reach of the values a whisker is cut
+      const [least, most] = extent([...reading.values, 0].map(size));
+      const within = (v: number) => Math.max(2 * least - most, Math.min(2 * most - least, v));
+      const ends = [...reading.values].flatMap((v, i) => (Number.isFinite(v) ? [size(v), ...arms(i).map(within)] : []));
       const positive = ends.filter((v) => v > 0);
       const possible = logged && positive.length > 0;
       // a residual may be larger than its value: the axis goes one decade below the smallest value
       const smallest = extent([...reading.values].map((v) => Math.abs(v)).filter((v) => v > 0))[0];
-      const domain: [number, number] = possible ? [10 ** Math.floor(Math.log10(smallest)), 10 ** Math.ceil(Math.log10(Math.max(...positive)) + 1e-9)] : airy(extent([...ends, 0]));
-      if (possible && domain[0] === domain[1]) domain[0] /= 10;
+      const domain: [number, number] = possible ? decades([smallest, Math.max(...positive)]) : airy(extent([...ends, 0]));
 
       setText(stage.title, options.title || sentence(variable.longName));
-      const all = [`${values.length} ${dim.replaceAll("_", " ")}s`, ...(logged ? ["size on a logarithmic scale"] : [])];
+      const open = values.filter((_, i) => reading.status(i) === "unconverged").length;
+      const all = [`${values.length} ${dim.replaceAll("_", " ")}s`, ...(open ? [`${open} not converged`] : []), ...(logged ? ["size on a logarithmic scale"] : [])];
       setText(stage.subtitle, [...reading.notes, ...all].join(" · "));
       variables.show();
       canvas.element.setAttribute("aria-label", `${variable.longName}, ${values.length} ${dim}s; left and right move, Escape clears`);
-      const marks: Mark[] = statusMarks(reading);
-      if (reading.residual || (reading.low && reading.high)) marks.unshift({ look: "whisker", text: reading.low ? "interval" : "± residual" });
+      const marks = statusMarks(reading, { unconverged: "ring" }).map((m): Mark => (m.text === "not converged" && reading.residual ? { ...m, text: WORDS.unconverged } : m));
+      if (reading.residual || (reading.low && reading.high)) marks.unshift({ look: "whisker", text: reading.low ? (variable.words.interval ?? "interval") : WORDS.residual });
       if (logged && reading.values.some((v) => v < 0)) marks.push({ look: "down", text: "negative" });
       showMarks(key, marks, 64);
 
@@ -81,16 +89,11 @@ export const spectrum: Kind = (stage: Stage) => {
       if (!c) return;
       const { theme } = stage;
       const scale: Scale = possible ? logarithmic(domain, [box.bottom, box.top]) : linear(domain, [box.bottom, box.top]);
-      const decades = Math.round(Math.log10(domain[1] / domain[0]));
-      const every = Math.max(1, Math.ceil(decades / 6));
-      const powers = possible ? Array.from({ length: Math.floor(decades / every) + 1 }, (_, i): [number, string] => {
-        const power = Math.round(Math.log10(domain[0])) + i * every;
-        return [10 ** power, power >= -3 && power <= 4 ? String(Number((10 ** power).toPrecision(1))) : `1e${power}`.replace("-", "−")];
-      }) : roundTicks(domain, 5);
-      upright(c, theme, box, { scale, ticks: powers, label: withUnits(logged ? `size of ${variable.longName}` : variable.longName, variable.units) });
-      const step = Math.max(1, Math.ceil(values.length / Math.max(2, (box.right - box.left) / 40)));
-      level(c, theme, box, { scale: x, ticks: values.flatMap((v, i): [number, string][] => (i % step ? [] : [[i, String(v)]])), label: dim.replaceAll("_", " ") }, false);
+      upright(c, theme, box, { scale, ticks: possible ? powerTicks(domain) : roundTicks(domain, 5), label: withUnits(logged ? `size of ${variable.longName}` : variable.longName, variable.units) });
+      const step = Math.max(1, tickStep(0, values.length, Math.max(2, (box.right - box.left) / 40)));
+      level(c, theme, box, { scale: x, ticks: values.flatMap((v, i): [number, string][] => (i % step ? [] : [[i, String(v)]])), label: axisLabel(cube, dim) }, false);
       const colours = theme.dark ? LINES_DARK : LINES_LIGHT;
+      const gap = (box.right - box.left) / values.length;
       const zero = possible ? box.bottom : scale(0);
       const chosen = indicesAt(cube, dim, focus.cursor) ?? [];
       const hovered = indicesAt(cube, dim, focus.hover) ?? [];
@@ -103,19 +106,26 @@ export const spectrum: Kind = (stage: Stage) => {
         const colour = v < 0 ? colours[0] : colours[1];
         c.strokeStyle = colour;
         c.lineWidth = 1.5;
+        const plain = reading.status(i) === "plain";
         c.globalAlpha = 0.45;
+        c.setLineDash(plain ? [] : [2, 3]);
         segment(c, px, zero, px, py);
+        c.setLineDash([]);
         c.globalAlpha = 1;
+        const on = chosen.includes(i);
+        const radius = on ? 5 : Math.max(plain ? 1.8 : 2.6, Math.min(4, gap / 3));
         const [a, b] = arms(i);
         if (a !== b && Number.isFinite(a) && Number.isFinite(b)) {
           c.strokeStyle = theme.ink;
           c.lineWidth = 1;
           const [y0, y1] = [possible && a <= 0 ? box.bottom : inside(scale(a)), inside(scale(b))];
-          for (const y of [y0, y1]) segment(c, px - 3, y, px + 3, y);
-          segment(c, px, y0, px, y1);
+          const cap = Math.min(3, gap / 3);
+          // an arm within its mark would only blur it; one without an end goes on
+          if (y0 - y1 > 2 * radius) {
+            segment(c, px, y0, px, y1);
+            for (const [end, y] of [[a, y0], [b, y1]]) if (within(end) === end) segment(c, px - cap, y, px + cap, y);
+          }
         }
-        const on = chosen.includes(i);
-        const radius = on ? 5 : Math.max(1.8, Math.min(4, (box.right - box.left) / values.length / 3));
         c.beginPath();
         if (logged && v < 0) {
           c.moveTo(px - radius, py - radius);
@@ -123,7 +133,6 @@ export const spectrum: Kind = (stage: Stage) => {
           c.lineTo(px, py + radius);
           c.closePath();
         } else c.arc(px, py, radius, 0, 7);
-        const plain = reading.status(i) === "plain";
         c.fillStyle = plain ? colour : theme.paper;
         c.fill();
         c.strokeStyle = on ? theme.ink : plain ? theme.paper : colour;
@@ -142,10 +151,3 @@ export const spectrum: Kind = (stage: Stage) => {
 };
 spectrum.basis = 380;
 spectrum.most = 900;
-
-function segment(c: CanvasRenderingContext2D, x0: number, y0: number, x1: number, y1: number): void {
-  c.beginPath();
-  c.moveTo(x0, y0);
-  c.lineTo(x1, y1);
-  c.stroke();
-}

@@ -1,7 +1,8 @@
 // The picture of a Timeline: axes, quiet lines, chosen lines with their bands and names, and the scrubber.
 import { LINES_DARK, LINES_LIGHT } from "../core/colour";
 import { clipped } from "../core/axes";
-import { type Scale, ticks, tickStep, tickText, type TimeScale } from "../core/scale";
+import { band, type Point, segment, stroke } from "../core/canvas";
+import { type Scale, type TimeScale, valueText } from "../core/scale";
 import type { Theme } from "../core/theme";
 import type { Value } from "../core/types";
 import { axisTicks, type Line, spread } from "./lines";
@@ -15,6 +16,11 @@ export const HEIGHT = 250;
 /** More selected lines than this stay quiet: their colours could not be told apart. */
 export const MOST = 6;
 
+/** How lines of several variables are told apart besides by their colour. */
+export const DASHES: { look: "solid" | "long" | "short"; dash: number[] }[] = [
+  { look: "solid", dash: [] }, { look: "long", dash: [8, 4] }, { look: "short", dash: [2, 3] },
+];
+
 /** So many lines are named while none is selected. */
 const FEW = 3;
 
@@ -27,17 +33,24 @@ export interface Plot {
   lines: Line[];
   selected: Line[];
   hovered: Line[];
-  /** Index of the checkpoint that everyone is looking at. */
-  here: number;
+  /** All lines are shown by their colour and dashes, as lines of a variable each, which the legend names. */
+  joined: boolean;
+  /** Index of the place that everyone is looking at; null where there is none. */
+  here: number | null;
+  ticks: [number, string][];
   label: string;
   upright: string;
   name(line: Line): string;
 }
 
+/** Where the names of the lines begin. */
+export const rightOf = (joined: boolean): number => (joined ? 20 : RIGHT);
+
 interface Shown {
   line: Line;
   colour: string;
   chosen: boolean;
+  dash?: number[];
 }
 
 type Context = CanvasRenderingContext2D;
@@ -46,31 +59,35 @@ export function plot(c: Context, p: Plot): void {
   const colours = p.theme.dark ? LINES_DARK : LINES_LIGHT;
   const shown: Shown[] = [
     ...p.hovered.map((line) => ({ line, colour: p.theme.ink, chosen: false })),
-    ...p.selected.slice(0, MOST).map((line, i) => ({ line, colour: colours[i], chosen: true })),
+    ...p.selected.slice(0, MOST).map((line, i) => ({ line, colour: colours[i], chosen: true, ...(p.joined && DASHES[i % DASHES.length]) })),
   ];
   c.textBaseline = "middle";
   axes(c, p);
+  c.save();
+  c.beginPath();
+  c.rect(LEFT, 0, p.width - LEFT, HEIGHT - BOTTOM + 3);
+  c.clip();
   quiet(c, p, shown);
   for (const s of shown) loud(c, p, s);
+  c.restore();
   scrubber(c, p, shown);
-  names(c, p, shown);
+  if (!p.joined) names(c, p, shown);
 }
 
-function axes(c: Context, { theme, width, steps, time, value, label, upright }: Plot): void {
+function axes(c: Context, { theme, width, steps, time, value, ticks, label, upright, joined }: Plot): void {
   const bottom = HEIGHT - BOTTOM;
-  const [low, high] = [value.invert(bottom), value.invert(TOP)];
-  const step = tickStep(low, high, 5);
+  const right = width - rightOf(joined);
   c.font = `11px ${theme.font}`;
   c.lineWidth = 1;
   c.textAlign = "right";
-  for (const t of ticks(low, high, 5)) {
+  for (const [t, text] of ticks) {
     const y = Math.round(value(t)) + 0.5;
     c.strokeStyle = theme.quiet;
     c.globalAlpha = t === 0 ? 0.7 : 0.18;
-    segment(c, LEFT, y, width - RIGHT, y);
+    segment(c, LEFT, y, right, y);
     c.globalAlpha = 1;
     c.fillStyle = theme.ink;
-    c.fillText(tickText(t, step), LEFT - 8, y);
+    c.fillText(text, LEFT - 8, y);
   }
   c.textAlign = "center";
   c.strokeStyle = theme.quiet;
@@ -84,7 +101,7 @@ function axes(c: Context, { theme, width, steps, time, value, label, upright }: 
     c.fillText(text, px, bottom + 13);
   }
   c.fillStyle = theme.quiet;
-  c.fillText(label, (LEFT + width - RIGHT) / 2, bottom + 30);
+  c.fillText(label, (LEFT + right) / 2, bottom + 30);
   c.save();
   c.translate(8, (TOP + bottom) / 2);
   c.rotate(-Math.PI / 2);
@@ -99,37 +116,42 @@ function quiet(c: Context, p: Plot, shown: Shown[]): void {
   c.globalAlpha = shown.length ? 0.4 : 0.7;
   for (const line of p.lines) {
     if (shown.some((s) => s.line === line)) continue;
-    c.beginPath();
-    trace(c, p, line.values);
-    c.stroke();
+    stroke(c, places(p, line.values));
   }
   c.globalAlpha = 1;
 }
 
-function loud(c: Context, p: Plot, { line, colour, chosen }: Shown): void {
+function loud(c: Context, p: Plot, { line, colour, chosen, dash = [] }: Shown): void {
   if (chosen && line.low && line.high) {
     c.globalAlpha = 0.16;
     c.fillStyle = colour;
-    c.beginPath();
-    trace(c, p, line.low);
-    trace(c, p, line.high, true);
-    c.fill();
+    band(c, places(p, line.low, true), places(p, line.high, true));
     c.globalAlpha = 1;
   }
   c.strokeStyle = colour;
   c.lineWidth = chosen ? 2.2 : 1.6;
-  c.beginPath();
-  trace(c, p, line.values);
-  c.stroke();
+  c.setLineDash(dash);
+  const points = places(p, line.values);
+  stroke(c, points);
+  c.setLineDash([]);
+  // what was computed is where the dots are, as long as they can be told apart
+  if (!p.joined || p.width / points.length < 12) return;
+  c.fillStyle = colour;
+  for (const [px, py] of points) {
+    c.beginPath();
+    if (Number.isFinite(py)) c.arc(px, py, 2.4, 0, 7);
+    c.fill();
+  }
 }
 
 function scrubber(c: Context, { theme, width, steps, time, value, here }: Plot, shown: Shown[]): void {
+  if (here === null) return;
   const x = Math.round(time.at(here)) + 0.5;
   c.strokeStyle = theme.ink;
   c.lineWidth = 1;
   segment(c, x, TOP - 4, x, HEIGHT - BOTTOM);
   for (const { line, colour, chosen } of shown) {
-    if (Number.isNaN(line.values[here])) continue;
+    if (!Number.isFinite(value(line.values[here]))) continue;
     c.beginPath();
     c.arc(x, value(line.values[here]), chosen ? 3.6 : 2.6, 0, 7);
     c.fillStyle = colour;
@@ -139,7 +161,7 @@ function scrubber(c: Context, { theme, width, steps, time, value, here }: Plot, 
     c.stroke();
   }
   c.font = `600 11px ${theme.font}`;
-  const text = String(steps[here]);
+  const text = valueText(steps[here]);
   const half = c.measureText(text).width / 2 + 7;
   const middle = Math.max(half, Math.min(width - half, x));
   c.fillStyle = theme.ink;
@@ -172,24 +194,7 @@ function median(values: number[]): number {
   return sorted[sorted.length >> 1] ?? 0;
 }
 
-/** Add values to the path, broken where there is none; backwards it goes on from where the path is. */
-function trace(c: Context, { time, value }: Plot, values: ArrayLike<number>, back = false): void {
-  let pen = back;
-  for (let k = 0; k < values.length; k++) {
-    const i = back ? values.length - 1 - k : k;
-    if (Number.isNaN(values[i])) {
-      pen = false;
-      continue;
-    }
-    if (pen) c.lineTo(time.at(i), value(values[i]));
-    else c.moveTo(time.at(i), value(values[i]));
-    pen = true;
-  }
-}
-
-function segment(c: Context, x0: number, y0: number, x1: number, y1: number): void {
-  c.beginPath();
-  c.moveTo(x0, y0);
-  c.lineTo(x1, y1);
-  c.stroke();
+/** Values as points; those that a logarithmic axis cannot hold have no place, the end of an interval is at its foot. */
+function places({ time, value }: Plot, values: ArrayLike<number>, foot = false): Point[] {
+  return Array.from(values, (v, i) => [time.at(i), foot && v <= 0 && Number.isNaN(value(v)) ? HEIGHT - BOTTOM : value(v)]);
 }

@@ -1,25 +1,32 @@
-// Timeline: one line per head over training, and a scrubber that moves everyone's checkpoint.
+// Timeline: one line per head over training, and a scrubber that moves everyone's checkpoint; or a curve over any other number.
+import { decades, powerTicks, roundTicks } from "../core/axes";
 import { sheet } from "../core/canvas";
 import { variableChoice } from "../core/choose";
-import { labels } from "../core/cube";
-import { h, iconButton, setIcon, setText } from "../core/dom";
-import { sentence, withUnits } from "../core/legend";
+import { LINES_DARK, LINES_LIGHT } from "../core/colour";
+import { labels, type Variable } from "../core/cube";
+import { h, iconButton, press, setIcon, setText, wordButton } from "../core/dom";
+import { axisLabel, type Mark, sentence, showMarks, withUnits } from "../core/legend";
 import { chosen } from "../core/places";
-import { indicesAt } from "../core/rules";
+import { indicesAt, TIME } from "../core/rules";
 import { choice } from "../core/select";
-import { linear, numberText, type Scale, timeScale, type TimeScale } from "../core/scale";
+import { linear, logarithmic, numberText, type Scale, timeScale, type TimeScale, valueText } from "../core/scale";
 import { extent } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
-import { type Line, lineAt, linesOf, shortName } from "./lines";
-import { BOTTOM, HEIGHT, LEFT, MOST, plot, RIGHT, TOP } from "./timeline-plot";
+import { commonName, type Line, lineAt, linesOf, shortName } from "./lines";
+import { BOTTOM, DASHES, HEIGHT, LEFT, MOST, plot, rightOf, TOP } from "./timeline-plot";
 
 export const timeline: Kind = (stage: Stage) => {
   const { cube, focus, options } = stage;
   const x: string = options.x;
   const steps = labels(cube, x);
+  const noun = x.replaceAll("_", " ");
+  // a number such as a sparsity does not pass: there is nothing to play, and no latest
+  const passing = TIME.has(x);
+  const together: string[] = options.together ?? [];
   const canvas = sheet("timeline", "slider");
+  const key = h("div");
   const hint = h("div", { class: "ts-sub" });
-  stage.body.append(canvas.element, hint);
+  stage.body.append(canvas.element, key, hint);
   let lines: Line[] = [];
   let notes: string[] = [];
   let time: TimeScale = timeScale(steps.map(Number), [0, 1]);
@@ -30,19 +37,28 @@ export const timeline: Kind = (stage: Stage) => {
 
   const choose = variableChoice(stage);
   const play = iconButton("play", "play through the checkpoints", () => (playing ? stop() : start()));
-  stage.tools.append(play);
+  const all = wordButton("together", "several variables in one picture", () => stage.change("together", !stage.setting("together", true)));
+  const log = wordButton("log", "logarithmic scale", () => stage.change("log", !stage.setting("log", false)));
+  stage.tools.append(...(together.length ? [all] : []), log, ...(passing ? [play] : []));
   stage.signal.addEventListener("abort", () => stop());
 
-  const current = (): number => indicesAt(cube, x, focus.cursor)?.[0] ?? steps.length - 1;
+  const joined = (): boolean => together.length > 0 && stage.setting("together", true);
+  const variables = (): Variable[] => (joined() ? together.map((n) => cube.variables[n]) : [stage.variable()]);
+  /** Lines that are not one among many: none of them has to be chosen to be seen. */
+  const standing = (): boolean => lines.every((l) => !l.place.length);
+  const shown = (): Line[] => (standing() ? lines : lines.filter(isSelected));
+
+  const current = (): number | null => indicesAt(cube, x, focus.cursor)?.[0] ?? (passing ? steps.length - 1 : null);
+  const where = (i: number): string => `${noun} ${valueText(steps[i])}`;
   const go = (i: number) => {
-    const step = steps[Math.max(0, Math.min(steps.length - 1, i))];
-    focus.set({ [x]: step });
-    stage.say(`${x} ${step}`);
+    const at = Math.max(0, Math.min(steps.length - 1, i));
+    focus.set({ [x]: steps[at] });
+    stage.say(where(at));
   };
   const start = () => {
     if (current() === steps.length - 1) go(0);
     setIcon(play, "pause", "pause");
-    playing = window.setInterval(() => (current() >= steps.length - 1 ? stop() : go(current() + 1)), Math.max(60, Math.min(700, 6000 / steps.length)));
+    playing = window.setInterval(() => (current()! >= steps.length - 1 ? stop() : go(current()! + 1)), Math.max(60, Math.min(700, 6000 / steps.length)));
   };
   const stop = () => {
     window.clearInterval(playing);
@@ -50,12 +66,12 @@ export const timeline: Kind = (stage: Stage) => {
     setIcon(play, "play", "play through the checkpoints");
   };
 
-  const name = (line: Line): string => line.place.map(([dim, v]) => `${dim} ${v}`).join(" · ") || "all";
+  const name = (line: Line): string => line.place.map(([dim, v]) => `${dim} ${valueText(v)}`).join(" · ") || "all";
   const short = (line: Line): string => shortName(line.place);
   const isSelected = (line: Line): boolean => chosen(cube, line.place.map(([d]) => d), focus.cursor, focus.places)?.(line.index) ?? false;
   const isHovered = (line: Line): boolean => line.place.length > 0 && line.place.every(([d, v]) => focus.hover[d] === v);
 
-  const nearX = (px: number): boolean => Math.abs(px - time.at(current())) <= 7;
+  const nearX = (px: number): boolean => current() !== null && Math.abs(px - time.at(current()!)) <= 7;
   const find = (px: number, py: number): Line | null => lineAt(lines, (i) => time.at(i), value, px, py, 7);
 
   const hover = (e: PointerEvent) => {
@@ -65,10 +81,12 @@ export const timeline: Kind = (stage: Stage) => {
     focus.point(over ? Object.fromEntries(over.place) : {});
     const i = time.index(e.offsetX);
     const k = over ? lines.indexOf(over) : -1;
-    const words = () => [sentence(name(lines[k])), `${x} ${steps[i]}: ${numberText(lines[k].values[i])}`, ...intervalOf(lines[k], i)];
-    stage.tip(k < 0 ? null : words, { element: canvas.element, x: e.offsetX, y: e.offsetY });
+    const one = () => [sentence(name(lines[k])), `${where(i)}: ${numberText(lines[k].values[i])}`, ...intervalOf(lines[k], i)];
+    const every = () => [sentence(where(i)), ...lines.flatMap((l) => [withUnits(`${l.variable.longName}: ${numberText(l.values[i])}`, l.variable.units), ...intervalOf(l, i)])];
+    stage.tip(standing() ? (inside ? every : null) : over ? one : null, { element: canvas.element, x: e.offsetX, y: e.offsetY });
   };
-  const intervalOf = (line: Line, i: number) => (line.low && line.high ? [`interval ${numberText(line.low[i])} to ${numberText(line.high[i])}`] : []);
+  const intervalWords = ({ variable }: Line) => variable.words.interval ?? "interval";
+  const intervalOf = (line: Line, i: number) => (line.low && line.high && !Number.isNaN(line.low[i]) ? [`${intervalWords(line)}: ${numberText(line.low[i])} to ${numberText(line.high[i])}`] : []);
 
   canvas.element.addEventListener("pointerdown", (e) => {
     if (e.button !== 0) return;
@@ -101,10 +119,12 @@ export const timeline: Kind = (stage: Stage) => {
     stage.tip(null);
   });
   canvas.element.addEventListener("keydown", (e) => {
-    const to: Record<string, number> = { ArrowLeft: current() - 1, ArrowDown: current() - 1, ArrowRight: current() + 1, ArrowUp: current() + 1, Home: 0, End: steps.length - 1 };
+    const at = current();
+    const [back, forth] = at === null ? [0, 0] : [at - 1, at + 1];
+    const to: Record<string, number> = { ArrowLeft: back, ArrowDown: back, ArrowRight: forth, ArrowUp: forth, Home: 0, End: steps.length - 1 };
     if (e.key in to) go(to[e.key]);
-    else if (e.key === " ") playing ? stop() : start();
-    else if (e.key === "Enter") stage.say(`${x} ${steps[current()]}: ${lines.filter(isSelected).map((l) => `${name(l)} ${numberText(l.values[current()])}`).join(", ")}`);
+    else if (e.key === " " && passing) playing ? stop() : start();
+    else if (e.key === "Enter") at === null ? go(0) : stage.say(`${where(at)}: ${shown().map((l) => `${standing() ? l.variable.longName : name(l)} ${numberText(l.values[at])}`).join(", ")}`);
     else if (e.key === "Escape") focus.set(Object.fromEntries([x, ...(lines[0]?.place.map(([d]) => d) ?? [])].map((d) => [d, null])));
     else return;
     e.preventDefault();
@@ -117,28 +137,43 @@ export const timeline: Kind = (stage: Stage) => {
     stage.say(`Selected ${name(line)}`);
   };
 
-  const drawn = {
+  return {
     draw() {
-      const variable = stage.variable();
-      const read = linesOf(cube, variable, x, focus.cursor, options.reduce, options.companions?.[variable.name] ?? {});
-      ({ lines, notes } = read);
+      const vs = variables();
+      const read = vs.map((v) => linesOf(cube, v, x, focus.cursor, options.reduce, options.companions?.[v.name] ?? {}, joined()));
+      lines = read.flatMap((r) => r.lines);
+      notes = [...new Set(read.flatMap((r) => r.notes))];
       const width = stage.width();
-      time = timeScale(steps.map(Number), [LEFT + 6, width - RIGHT - 6]);
-      const selected = lines.filter(isSelected);
-      const [low, high] = extent(lines.flatMap((l) => Array.from(l.values)));
-      const floor = low >= 0 && low < 0.6 * high ? 0 : low;
-      const room = (high - floor || 1) * 0.06;
-      value = linear([floor === 0 ? 0 : floor - room, high + room], [HEIGHT - BOTTOM, TOP]);
+      time = timeScale(steps.map(Number), [LEFT + 6, width - rightOf(standing()) - 6], passing ? undefined : 0);
+      const selected = shown();
+      const logged = stage.setting("log", false);
+      const values = lines.flatMap((l) => [...l.values]);
+      const reach = [...values, ...(standing() ? lines.flatMap((l) => [...(l.low ?? []), ...(l.high ?? [])]) : [])];
+      const above = values.filter((v) => v > 0);
+      const possible = logged && above.length > 0;
+      const domain = possible ? decades([extent(above)[0], extent(reach)[1]]) : roomy(extent(reach));
+      value = (possible ? logarithmic : linear)(domain, [HEIGHT - BOTTOM, TOP]);
 
-      setText(stage.title, options.title || `${sentence(variable.longName)} over training`);
+      const longName = commonName(vs.map((v) => v.longName));
+      setText(stage.title, options.title || `${sentence(longName)} ${passing ? "over training" : `by ${noun}`}`);
       const aside = selected.length > MOST ? [`the first ${MOST} of ${selected.length} selected are coloured`] : [];
-      setText(stage.subtitle, [`${x} ${steps[current()]}`, ...notes, ...aside].join(" · "));
-      setText(hint, selected.length || !lines[0]?.place.length ? "" : `click a line to select its ${lines[0].place.map(([d]) => d).join(" and ")}; drag to move the ${x}`);
+      const lost = possible && values.some((v) => v <= 0) ? ["what is not above 0 has no place on the logarithmic scale"] : [];
+      const here = current();
+      setText(stage.subtitle, [...(here === null ? [] : [where(here)]), ...notes, ...aside, ...lost].join(" · "));
+      const dims = lines[0]?.place.map(([d]) => d) ?? [];
+      const ways = passing ? `drag to move the ${noun}` : `click beside the lines to pick a ${noun}`;
+      setText(hint, selected.length || !dims.length ? "" : `click a line to select its ${dims.join(" and ")}; ${ways}`);
       hint.hidden = !hint.textContent;
-      choose.show();
+      choose.show(joined() ? [] : undefined);
+      press(all, joined());
+      press(log, logged);
+      const colours = stage.theme.dark ? LINES_DARK : LINES_LIGHT;
+      const named = joined() ? lines.map((l, i): Mark => ({ look: DASHES[i % DASHES.length].look, colour: colours[i], text: l.variable.longName })) : [];
+      const bands = standing() ? [...new Set(lines.filter((l) => l.low && l.high).map(intervalWords))] : [];
+      showMarks(key, [...named, ...bands.map((text): Mark => ({ look: "band", text }))], LEFT);
       const aria: Record<string, string> = {
-        "aria-label": `${variable.longName} over ${x}; left and right move the ${x}, Escape clears`, "aria-valuemin": "0",
-        "aria-valuemax": String(steps.length - 1), "aria-valuenow": String(current()), "aria-valuetext": `${x} ${steps[current()]}`,
+        "aria-label": `${longName} over ${noun}; left and right move the ${noun}, Escape clears`, "aria-valuemin": "0",
+        "aria-valuemax": String(steps.length - 1), "aria-valuenow": String(here ?? 0), "aria-valuetext": here === null ? `no ${noun} selected` : where(here),
       };
       for (const [k, v] of Object.entries(aria)) canvas.element.setAttribute(k, v);
 
@@ -146,15 +181,21 @@ export const timeline: Kind = (stage: Stage) => {
       const c = canvas.begin(width, HEIGHT);
       if (!c) return;
       plot(c, {
-        theme: stage.theme, width, steps, time, value, lines, selected, hovered, here: current(), name: short,
-        label: withUnits(axisName(x), [cube.variables[x]?.units, time.words].filter(Boolean).join(", ")),
-        upright: withUnits(variable.longName, variable.units),
+        theme: stage.theme, width, steps, time, value, lines, selected, hovered, joined: standing(), here, name: short,
+        ticks: possible ? powerTicks(domain) : roundTicks(domain, 5),
+        label: withUnits(passing ? PASSING[x] : axisLabel(cube, x), time.words), upright: withUnits(longName, vs[0].units),
       });
     },
   };
-  return drawn;
 };
 timeline.basis = 460;
 timeline.most = 1600;
 
-const axisName = (x: string): string => (x === "checkpoint" ? "checkpoint, training step" : x === "step" ? "training step" : x.replaceAll("_", " "));
+const PASSING: Record<string, string> = { checkpoint: "checkpoint, training step", step: "training step" };
+
+/** With some air, from 0 where the values come near it. */
+function roomy([low, high]: [number, number]): [number, number] {
+  const floor = low >= 0 && low < 0.6 * high ? 0 : low;
+  const room = (high - floor || 1) * 0.06;
+  return [floor === 0 ? 0 : floor - room, high + room];
+}

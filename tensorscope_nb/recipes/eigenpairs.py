@@ -1,0 +1,149 @@
+"""Eigenpairs as a Dataset, found by products with a curvature."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords
+from tensorscope_nb.recipes.search import Search, Which
+from tensorscope_nb.scope.flat import positions
+from tensorscope_nb.sweep.curvature import Curvature, Matrix
+from tensorscope_nb.sweep.objective import Objective
+from tensorscope_nb.sweep.work import Work
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from tensorscope_nb.numerics.lanczos import Pairs
+    from tensorscope_nb.recipes.recipe import Answered
+    from tensorscope_nb.samples import Samples
+
+CURVATURE = "loss per squared unit of weight"
+LANCZOS = "Lanczos, thick restart, full orthogonalisation"
+
+
+def by_products(
+    objective: Objective,
+    matrix: Matrix,
+    words: str,
+    unit: str,
+    *,
+    k: int,
+    which: Which,
+    tolerance: float,
+    max_products: int | None,
+    seed: int | None,
+    chunk: int | None,
+    vectors: bool,
+    per_sample: bool,
+    progress: bool | None,
+) -> Answered:
+    """The k pairs at the ends that ``which`` names."""
+    search = Search(Curvature(objective, matrix, chunk=chunk), k, which, tolerance, max_products, seed)
+    done = yield Work(search, f"{matrix} products", progress)
+    pairs = search.pairs
+    variables = eigen_variables(pairs, words, unit)
+    if matrix == "hessian":
+        variables["lowest"] = ((), search.lanczos.lowest.value, "lowest curvature of all directions tried", unit)
+    coords: dict[str, Any] = {}
+    if vectors:
+        coords |= add_vectors(variables, search.vectors.cpu().numpy(), k, objective)
+    if per_sample and done is not None and done.complete:
+        forms = search.curvature.by_sample(search.vectors).numpy()
+        coords |= add_samples(variables, forms, objective.samples, words, unit)
+    if done is not None and done.complete:
+        _warn([pairs], search.lanczos.n_products)
+    return eigen_dataset(variables, coords, objective, search.lanczos.n_products, LANCZOS, tolerance=tolerance)
+
+
+def layer_by_layer(
+    objectives: Sequence[Objective],
+    matrix: Matrix,
+    words: str,
+    unit: str,
+    *,
+    progress: bool | None,
+    chunk: int | None,
+    **options: Any,
+) -> Answered:
+    """The k pairs of the diagonal block of each layer; NaN where an interrupt came first."""
+    found: list[Search] = []
+    searches = [Search(Curvature(objective, matrix, chunk=chunk), **options) for objective in objectives]
+    for layer, search in enumerate(searches):
+        done = yield Work(search, f"{matrix} products, layer {layer}", progress)
+        found.append(search)
+        if done is None or not done.complete:
+            break
+    nan = np.full((len(searches), searches[0].k), np.nan)
+    values, residuals, converged = nan.copy(), nan.copy(), np.zeros(nan.shape, bool)
+    lowest = np.full(len(searches), np.nan)
+    for layer, search in enumerate(found):
+        pairs = search.pairs
+        values[layer], residuals[layer], converged[layer] = pairs.values, pairs.residuals, pairs.converged
+        lowest[layer] = search.lanczos.lowest.value
+    n_products = sum(search.lanczos.n_products for search in found)
+    variables: dict[str, Variable] = {
+        name: (("layer", "component"), value, long_name, units)
+        for (name, (_, _, long_name, units)), value in zip(
+            eigen_variables(found[0].pairs, f"{words} of the layer", unit).items(), (values, residuals, converged), strict=True
+        )
+    }
+    variables["top_eigenvalue"] = (("layer",), values.max(1), f"largest eigenvalue of the {words} of the layer", unit)
+    variables["lowest"] = (("layer",), lowest, "lowest curvature of all directions tried", unit)
+    if len(found) == len(searches):
+        _warn([search.pairs for search in found], n_products)
+    coords = {"layer": np.arange(len(searches))}
+    return eigen_dataset(variables, coords, objectives[0], n_products, LANCZOS, tolerance=options["tolerance"])
+
+
+def eigen_variables(pairs: Pairs, words: str, unit: str) -> dict[str, Variable]:
+    dims = ("component",)
+    return {
+        "eigenvalue": (dims, pairs.values, f"eigenvalue of the {words}", unit),
+        "residual": (dims, pairs.residuals, "‖C v − λ v‖: some eigenvalue lies within this of λ", unit),
+        "converged": (dims, pairs.converged, "the residual is within the tolerance", ""),
+    }
+
+
+def add_vectors(variables: dict[str, Variable], vectors: np.ndarray, k: int, objective: Objective) -> dict[str, Any]:
+    """Adds ``eigenvector``, NaN where there is none yet; its coordinates."""
+    rows = np.full((k, objective.size), np.nan, dtype=vectors.dtype)
+    rows[: len(vectors)] = vectors
+    variables["eigenvector"] = (("component", "parameter"), rows, "eigenvector, of length 1", "")
+    return {"parameter": positions(objective.scope.model, objective.chosen)}
+
+
+def add_samples(variables: dict[str, Variable], forms: np.ndarray, samples: Samples, words: str, unit: str) -> dict[str, Any]:
+    """Adds ``curvature_by_sample``; its coordinates."""
+    long_name = f"vᵀCᵢv: the {words} of the sample along the eigenvector"
+    variables["curvature_by_sample"] = (("sample", "component"), forms, long_name, unit)
+    return sample_coords(samples)
+
+
+def eigen_dataset(
+    variables: dict[str, Variable], coords: dict[str, Any], objective: Objective, n_products: int, method: str, **more: Any
+) -> xr.Dataset:
+    variables["n_products"] = ((), n_products, "products with vectors that it took", "")
+    said = {
+        "n_used": len(objective.samples),
+        "n_available": len(objective.samples),
+        "n_weights": objective.size,
+        "method": method,
+    }
+    result = dataset(variables, coords, **said, n_products=n_products, notes=objective.notes, **more)
+    result.attrs |= {"n_products": n_products, "method": method}
+    return result
+
+
+def _warn(found: Sequence[Pairs], n_products: int) -> None:
+    missing = sum(int((~pairs.converged).sum()) for pairs in found)
+    if missing:
+        text = (
+            f"{missing} of {sum(len(pairs.values) for pairs in found)} eigenvalues have not converged in {n_products} products: "
+            "ask for fewer, raise max_products, or loosen tolerance"
+        )
+        warnings.warn(text, stacklevel=4)

@@ -1,0 +1,221 @@
+"""Pruning curves: what removing weights is predicted to cost, beside what it does cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tensorscope_nb.numerics.intervals import ratio_interval
+from tensorscope_nb.numerics.pruned import held_out_sums, least_first, sums_of_first
+from tensorscope_nb.recipes.dataset import Variable, dataset
+from tensorscope_nb.recipes.modules import module_coords
+from tensorscope_nb.recipes.recipe import recipe
+from tensorscope_nb.scope.flat import flat, shaped
+from tensorscope_nb.scope.loss import check_finite
+from tensorscope_nb.scope.moved import moved
+from tensorscope_nb.settings import current
+from tensorscope_nb.sweep.faults import too_much
+from tensorscope_nb.sweep.measure import SquaresBy
+from tensorscope_nb.sweep.objective import Objective
+from tensorscope_nb.sweep.reducers import Sums
+from tensorscope_nb.sweep.request import GradientRequest
+from tensorscope_nb.sweep.work import Work
+
+if TYPE_CHECKING:
+    from tensorscope_nb.recipes.recipe import Answered
+    from tensorscope_nb.scope import Scope
+
+Order = Literal["saliency", "magnitude", "random"]
+FOLDS = 8
+NUMBERS = 2 * FOLDS + 6  # held per weight: squares and saliencies by fold, an order, and what is summed
+SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@recipe(
+    question="How much of the model can be removed, and does the curvature tell?",
+    source="LeCun, Denker & Solla 1990, Optimal Brain Damage",
+    needs=("gradients", "weights", "losses"),
+)
+def prune_curve(
+    scope: Scope,
+    samples: Any,
+    *,
+    sparsities: Sequence[float] = SPARSITIES,
+    measure: bool = False,
+    order: Order = "saliency",
+    seed: int | None = None,
+    modules: str | list[str] | None = None,
+    chunk: int | None = None,
+    progress: bool | None = None,
+) -> Answered:
+    """The increase of the loss when the least of the weights are set to zero: predicted by the curvature, and measured.
+
+    What it answers: how far the model can be pruned on these samples, and whether the diagonal of the curvature knows.
+    Equation: the loss per predicted token L; w_k leaves in order of its saliency s_k = ½ F_kk w_k², F_kk the diagonal of the
+    true Fisher, which is the Gauss–Newton part of the Hessian of L, from labels drawn from the model (by ``seed``). Predicted
+    for a set S: Σ_S s_k, what Optimal Brain Damage says: no gradient is left, and weights do not act together. The order and
+    the sum share their noise, so that small entries come first in part by accident: the prediction is made on each eighth of
+    the samples for the order that the others give. ``order="magnitude"`` removes the smallest weights and ``"random"`` any;
+    their saliency is summed alike. Weights of two and more dimensions are pruned, over all modules together; biases and norms
+    stay. Source: LeCun et al. 1990; the Fisher for the Hessian: Theis et al. 2018, arXiv:1801.05787.
+
+    Result: ``[sparsity] predicted_increase, predicted_increase_ci_low, predicted_increase_ci_high`` (95 % Student interval
+    over the eighths), ``first_order`` (−Σ_S g_k w_k, the part of the gradient, which OBD leaves out), ``n_pruned``; with
+    ``measure`` also ``measured_increase, measured_increase_ci_low, measured_increase_ci_high`` (95 % Student interval over
+    samples of the paired differences); ``[sparsity, module] pruned_fraction``; scalar ``loss``. Nats per predicted token
+    (per sample for a classifier).
+    Errors: ValueError for a sparsity outside 0 … 1; UnsupportedModel where the loss is no likelihood of labels. Cost: two
+    forwards and backwards, a sort of the weights per eighth, and with ``measure`` a forward per sparsity; memory of about ten
+    numbers per weight.
+    How to read it: where measured and predicted part, weights have begun to stand in for each other, and no threshold read
+    from the prediction is safe. When not to trust it: nothing is trained after pruning; the saliencies are of these samples,
+    and so is what is measured.
+
+    >>> import tensorscope_nb as ts
+    >>> scope = ts.load("tiny")
+    >>> prose = ts.datasets.shakespeare(scope, n=16, length=32)
+    >>> curve = ts.recipes.prune_curve(scope, prose, sparsities=(0.2, 0.9), measure=True)
+    >>> bool(curve["measured_increase"].sel(sparsity=0.9) > 10 * curve["measured_increase"].sel(sparsity=0.2))
+    True
+    """
+    samples = scope.samples(samples)
+    if order not in ("saliency", "magnitude", "random"):
+        raise ValueError(f"order is {order!r}: choose 'saliency', 'magnitude' or 'random'")
+    at = _checked(sparsities)
+    if len(samples) < 2:
+        raise ValueError(
+            f"there is {len(samples)} sample: the prediction is made on some for the order of others, give at least 2"
+        )
+    seed = current().seed if seed is None else seed
+    folds = [samples.ids[i::FOLDS] for i in range(min(FOLDS, len(samples)))]
+    squares = Sums(SquaresBy([set(fold) for fold in folds]))
+    options: dict[str, Any] = {"modules": modules, "chunk": chunk, "progress": progress}
+    whole = Objective(scope, samples, modules=modules, reduction="sum")
+    names = [name for name, p in whole.chosen.items() if p.ndim >= 2]
+    if not names:
+        raise LookupError(f"modules={modules!r} leaves biases and norms only: choose modules with matrices, which can be pruned")
+    size = 4 * NUMBERS * sum(whole.chosen[name].nelement() for name in names)
+    if size > current().memory:
+        raise too_much("the saliencies of the weights, by eighths of the samples, and their order", size)
+    request = GradientRequest(samples, [squares], reduction="sum", kind="mc", seed=seed, enough=_two, **options)
+    covered = yield request
+    done = samples[: len(covered.samples)]
+    objective = Objective(scope, done, modules=modules, reduction="sum")
+    weights = flat([objective.chosen[name].detach() for name in names]).cpu()
+    by_fold = 0.5 * weights**2 * torch.stack([flat([squares.totals[n][i] for n in names]).cpu() for i in range(len(folds))])
+    squares.totals = {}
+    terms = np.array(
+        [sum(float(t) for t, name in zip(objective.weights, done.ids, strict=True) if name in fold) for fold in folds]
+    )
+    by_fold, terms = by_fold[terms > 0], terms[terms > 0]
+    ranking = _ranking(order, by_fold, weights, seed)
+    counts = [round(share * len(weights)) for share in at.tolist()]
+    if order == "saliency":
+        sums = held_out_sums(by_fold, counts)
+    else:
+        sums = torch.stack([sums_of_first(fold, ranking, counts) for fold in by_fold])
+    predicted = np.array([ratio_interval(column, terms) for column in sums.numpy().T])
+    gradients = dict(zip(objective.chosen, objective.gradient(objective.parts(chunk)), strict=True))
+    slope = -flat([gradients[name] for name in names]).cpu() * weights
+    removal = Removal(objective, names, ranking, counts, chunk)
+    if measure and covered.complete:
+        yield Work(removal, "pruned models", progress)
+    dims, unit = ("sparsity",), "nats per token" if scope.anatomy.task in ("causal", "masked") else "nats"
+    words = "increase of the loss, predicted by the diagonal of the curvature"
+    variables: dict[str, Variable] = {
+        "predicted_increase": (dims, predicted[:, 0], words, unit),
+        "predicted_increase_ci_low": (dims, predicted[:, 1], f"{words}, lower end of the 95 % interval", unit),
+        "predicted_increase_ci_high": (dims, predicted[:, 2], f"{words}, upper end of the 95 % interval", unit),
+        "first_order": (dims, sums_of_first(slope, ranking, counts).numpy(), "increase of the loss to first order", unit),
+    }
+    if measure:
+        measured, low, high = removal.increases()
+        variables["measured_increase"] = (dims, measured, "increase of the loss, measured", unit)
+        variables["measured_increase_ci_low"] = (dims, low, "measured increase, lower end of the 95 % interval", unit)
+        variables["measured_increase_ci_high"] = (dims, high, "measured increase, upper end of the 95 % interval", unit)
+        variables["loss"] = ((), removal.loss, "loss of the whole model", unit)
+    by_module = _by_module(names, [objective.chosen[name].nelement() for name in names], ranking, counts)
+    shares = np.stack(list(by_module.values()), 1)
+    variables["pruned_fraction"] = (("sparsity", "module"), shares, "share of the module's weights that is removed", "")
+    variables["n_pruned"] = (dims, counts, "weights removed", "weights")
+    coords = {"sparsity": at} | module_coords(scope, list(by_module))
+    n_used = {"n_used": len(done), "n_available": len(samples), "n_weights": len(weights), "seed": seed}
+    return dataset(variables, coords, **n_used, by_reference=covered.by_reference)
+
+
+class Removal:
+    """The losses of the samples with the first weights of a ranking set to zero: of nothing first, then of each count."""
+
+    def __init__(
+        self, objective: Objective, names: Sequence[str], ranking: Tensor, counts: Sequence[int], chunk: int | None
+    ) -> None:
+        self.objective, self.names, self.ranking, self.counts, self._chunk = objective, names, ranking, counts, chunk
+        self.losses = np.full((1 + len(counts), len(objective.samples)), np.nan)
+
+    @property
+    def total(self) -> float:
+        return len(self.losses)
+
+    @property
+    def nbytes(self) -> float:
+        return 2.0 * sum(self.objective.chosen[name].nbytes for name in self.names)
+
+    def steps(self) -> Iterator[None]:
+        objective, parts = self.objective, self.objective.parts(self._chunk)
+        parameters = [objective.chosen[name] for name in self.names]
+        for row, count in enumerate([0, *self.counts]):
+            removed = torch.zeros(len(self.ranking))
+            removed[self.ranking[:count]] = 1
+            pieces = shaped(removed, parameters)
+            steps = (-p.detach() * piece.to(p) for p, piece in zip(parameters, pieces, strict=True))  # w − w is 0 exactly
+            with moved(objective.scope.model, parameters, steps):
+                losses = objective.by_sample(parts)
+                check_finite(losses, objective.samples, objective.scope.model)
+            self.losses[row] = losses.numpy()
+            yield
+
+    @property
+    def loss(self) -> float:
+        terms = self.objective.weights.numpy()
+        return float((self.losses[0] * terms).sum() / terms.sum())
+
+    def increases(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The mean over predicted tokens, and its interval over samples; NaN where it was not measured."""
+        terms = self.objective.weights.numpy()
+        found = np.array([ratio_interval((row - self.losses[0]) * terms, terms) for row in self.losses[1:]])
+        return found[:, 0], found[:, 1], found[:, 2]
+
+
+def _ranking(order: Order, by_fold: Tensor, weights: Tensor, seed: int) -> Tensor:
+    if order == "random":
+        return torch.randperm(len(weights), generator=torch.Generator().manual_seed(seed))
+    return least_first(by_fold.sum(0) if order == "saliency" else weights.abs())
+
+
+def _by_module(names: Sequence[str], sizes: Sequence[int], ranking: Tensor, counts: Sequence[int]) -> dict[str, np.ndarray]:
+    """{module: the share of its weights among the first so many of the ranking}"""
+    edges = np.cumsum([0, *sizes])
+    rank = np.empty(len(ranking), dtype=np.int64)
+    rank[ranking.numpy()] = np.arange(len(ranking))
+    removed: dict[str, Any] = {}
+    size: dict[str, int] = {}
+    for name, start, stop in zip(names, edges[:-1], edges[1:], strict=True):
+        module = name.rpartition(".")[0]
+        removed[module] = removed.get(module, 0) + np.array([(rank[start:stop] < count).sum() for count in counts])
+        size[module] = size.get(module, 0) + int(stop - start)
+    return {module: removed[module] / size[module] for module in removed}
+
+
+def _two(n: int) -> bool:
+    return n >= 2
+
+
+def _checked(sparsities: Sequence[float]) -> np.ndarray:
+    at = np.asarray(sparsities, dtype=float)
+    if at.ndim != 1 or not len(at) or not ((at >= 0) & (at <= 1)).all() or len(set(at.tolist())) < len(at):
+        raise ValueError(f"sparsities is {sparsities!r}: give shares of the weights from 0 to 1, each once")
+    return np.sort(at)
