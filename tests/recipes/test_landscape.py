@@ -250,6 +250,14 @@ def test_a_centre_that_overflows_is_an_error(scope):
         landscape(scope, SAMPLES, n_points=3)
 
 
+def test_a_centre_that_overflows_for_the_last_sample_is_an_error():
+    scope, samples, _, _ = quadratic()
+    samples.labels[-1] = float("inf")
+    for recipe in (landscape, ts.recipes.sam_sharpness):
+        with pytest.raises(ValueError, match="the loss of sample 'samples-4' is"):
+            recipe(scope, samples, chunk=1)
+
+
 def test_roughness_is_what_no_quadratic_has():
     from tensorscope_nb.recipes.landscape import roughness
 
@@ -354,3 +362,5 @@ def test_a_loss_that_depends_on_the_other_samples_is_refused():
     rows = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.arange(5) % 3
     with pytest.raises(ts.UnsupportedModel, match="changes with the samples beside it"):
         landscape(ts.Scope(Mixing()), rows, n_points=3)
+    with pytest.raises(ts.UnsupportedModel, match="changes with the samples beside it"):
+        ts.recipes.sam_sharpness(ts.Scope(Mixing()), rows)
