@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords
+from tensorscope_nb.recipes.probes import Probes
 from tensorscope_nb.recipes.search import Search, Which
 from tensorscope_nb.scope.flat import positions
 from tensorscope_nb.sweep.curvature import Curvature, Matrix
@@ -41,23 +43,59 @@ def by_products(
     vectors: bool,
     per_sample: bool,
     progress: bool | None,
+    density: int = 0,
+    density_range: tuple[float, float] | None = None,
 ) -> Answered:
-    """The k pairs at the ends that ``which`` names."""
-    search = Search(Curvature(objective, matrix, chunk=chunk), k, which, tolerance, max_products, seed)
+    """The k pairs at the ends that ``which`` names, and what else is asked for; NaN where an interrupt came first."""
+    curvature = Curvature(objective, matrix, chunk=chunk)
+    search = Search(curvature, k, which, tolerance, max_products, seed)
+    probes = Probes(curvature, density, density_range, seed)
     done = yield Work(search, f"{matrix} products", progress)
-    pairs = search.pairs
-    variables = eigen_variables(pairs, words, unit)
-    if matrix == "hessian":
-        variables["lowest"] = ((), search.lanczos.lowest.value, "lowest curvature of all directions tried", unit)
-    coords: dict[str, Any] = {}
+    complete = done is not None and done.complete
+    pairs, n_products = search.pairs, search.lanczos.n_products
+    if complete:
+        _warn([pairs], n_products)
+    variables, coords = eigen_variables(pairs, words, unit), dict[str, Any]()
+    variables["lowest"] = ((), search.lanczos.lowest.value, "lowest curvature of all directions tried", unit)
     if vectors:
         coords |= add_vectors(variables, search.vectors.cpu().numpy(), k, objective)
-    if per_sample and done is not None and done.complete:
-        forms = search.curvature.by_sample(search.vectors).numpy()
-        coords |= add_samples(variables, forms, objective.samples, words, unit)
-    if done is not None and done.complete:
-        _warn([pairs], search.lanczos.n_products)
-    return eigen_dataset(variables, coords, objective, search.lanczos.n_products, LANCZOS, tolerance=tolerance)
+    if per_sample:
+        forms = Forms(curvature, k)
+        if complete:
+            forms.vectors = search.vectors
+            done = yield Work(forms, f"{matrix} by sample", progress, least=0)
+            complete = done is not None and done.complete
+        coords |= add_samples(variables, forms.found, objective.samples, words, unit)
+    if probes.n and complete:
+        done = yield Work(probes, f"{matrix} density", progress, least=0)
+        if probes.density.nodes:
+            more, grid = probes.variables(words, unit)
+            variables, coords = variables | more, coords | grid
+        n_products += probes.density.n_products
+    return eigen_dataset(variables, coords, objective, n_products, LANCZOS, tolerance=tolerance)
+
+
+class Forms:
+    """What each sample adds to the curvature along each of k directions, some samples after the other."""
+
+    vectors: Tensor  # (k, size)
+
+    def __init__(self, curvature: Curvature, k: int) -> None:
+        self.curvature = curvature
+        self.found = np.full((len(curvature.objective.samples), k), np.nan)
+
+    @property
+    def total(self) -> float:
+        return len(self.curvature.parts)
+
+    @property
+    def nbytes(self) -> float:
+        return self.curvature.nbytes
+
+    def steps(self) -> Iterator[None]:
+        for rows in self.curvature.parts:
+            self.found[rows] = self.curvature.by_sample(self.vectors, rows).numpy()
+            yield
 
 
 def layer_by_layer(

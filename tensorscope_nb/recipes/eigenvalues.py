@@ -68,8 +68,8 @@ def hessian_eigenvalues(
     ``[component, parameter] eigenvector`` (``ts.unflatten`` gives them the shapes of the parameters). With ``per_sample``
     also ``[sample, component] curvature_by_sample``, vᵀ∇²ℓ_i v: which samples make a direction sharp; their mean is the
     eigenvalue. ``density=10`` adds the spectral density by stochastic Lanczos quadrature with so many random vectors:
-    ``[curvature] density`` and the scalar ``trace``, each with its 95 % interval over those vectors; ``density_range`` fixes
-    its ends, so that the checkpoints of a Study have the same. Attributes ``n_products, method``.
+    ``[curvature] density`` and the scalar ``trace``, each with its 95 % interval over those vectors, of 64 products each;
+    ``density_range`` fixes its ends, so that the checkpoints of a Study have the same. Attributes ``n_products, method``.
     Units: loss per squared unit of weight.
     Errors: ValueError for a k beyond the weights, or whose basis of k + 8 vectors does not fit the memory option;
     UnsupportedModel for half precision, for attention without a second derivative, and where samples mix; MemoryError where
@@ -100,7 +100,8 @@ def hessian_eigenvalues(
     objective = Objective(
         scope, samples, modules=modules if layer is None else modules_of_layer(scope, layer), reduction=reduction
     )
-    return (yield from by_products(objective, "hessian", "Hessian", CURVATURE, vectors=vectors, per_sample=per_sample, **options))
+    options |= {"vectors": vectors, "per_sample": per_sample, "density": density, "density_range": density_range}
+    return (yield from by_products(objective, "hessian", "Hessian", CURVATURE, **options))
 
 
 @recipe(

@@ -83,19 +83,17 @@ class Curvature:
                 total += flat(self._product(i)(vectors))
         return total
 
-    def by_sample(self, vectors: Tensor) -> Tensor:
-        """(n, k): what each sample adds to vᵀ C v, times n, for each row of ``vectors``: vᵀ ∇²ℓᵢ v, where samples count alike.
+    def by_sample(self, vectors: Tensor, rows: slice) -> Tensor:
+        """(samples, k): what each of some samples adds to vᵀ C v, times n, for each row of ``vectors``.
 
-        The Hessian's are third derivatives: some four times a product each.
+        That is vᵀ ∇²ℓᵢ v, where samples count alike. The Hessian's are third derivatives: some four times a product each.
         """
-        parameters = self.objective.parameters
-        rows_of = [shaped(vector, parameters) for vector in vectors]
-        found = torch.zeros(len(self.objective.samples), len(vectors), dtype=torch.float64)
-        for rows in self.parts:
-            with allowed(), _faults(self.objective, self.matrix, rows):
-                forms = self._forms(rows)
-                found[rows] = torch.stack([forms(v).detach().double().cpu() for v in rows_of], 1)
-        return found * (len(found) * self.objective.weights / self.objective.weights.sum())[:, None]
+        pieces = [shaped(vector, self.objective.parameters) for vector in vectors]
+        with allowed(), _faults(self.objective, self.matrix, rows):
+            forms = self._forms(rows)
+            found = torch.stack([forms(v).detach().double().cpu() for v in pieces], 1)
+        weights = self.objective.weights
+        return found * (len(weights) * weights[rows] / weights.sum())[:, None]
 
     def _forms(self, rows: slice) -> Forms:
         objective, parameters = self.objective, self.objective.parameters

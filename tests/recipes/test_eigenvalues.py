@@ -286,6 +286,47 @@ def test_results_come_while_it_runs():
     assert shown[-1]["converged"].all() and not shown[0]["converged"].all()
 
 
+def test_the_density_has_the_moments_of_the_dense_matrix():
+    scope, samples = language()
+    found = hessian(scope, samples, k=1, modules=MLP, density=20)
+    truth = torch.linalg.eigvalsh(dense(Curvature(Objective(scope, samples, modules=MLP), "hessian"))).numpy()
+    assert float(found["trace_ci_low"]) <= truth.sum() <= float(found["trace_ci_high"])
+    grid, density = found["curvature"].values, found["density"].values
+    step = grid[1] - grid[0]
+    assert density.sum() * step == pytest.approx(1, abs=0.01)
+    error = (found["density_ci_high"] - found["density_ci_low"]).values
+    assert (density * grid).sum() * step == pytest.approx(
+        truth.mean(), abs=3 * float(found["trace_ci_high"] - found["trace"]) / len(truth)
+    )
+    width = (truth.max() - truth.min()) / 100
+    smooth = np.exp(-(((grid[:, None] - truth) / width) ** 2) / 2).sum(1) / len(truth) / width / np.sqrt(2 * np.pi)
+    assert (abs(density - smooth) < error + 0.02 * smooth.max()).mean() > 0.9
+    fixed = hessian(scope, samples, k=1, modules=MLP, density=2, density_range=(-5, 5))
+    assert (fixed["curvature"][0], fixed["curvature"][-1]) == (-5, 5)
+    for options, words in (({"density": -1}, "density is -1"), ({"density": 2, "density_range": (3, 1)}, "density_range is")):
+        with pytest.raises(ValueError, match=words):
+            hessian(scope, samples, **options)
+
+
+def test_an_interrupt_after_the_search_keeps_its_pairs():
+    scope, samples = language()
+    whole = hessian(scope, samples, k=2, chunk=2, density=2, per_sample=True)
+
+    def stop(label, done, total):
+        if label == where:
+            raise KeyboardInterrupt
+
+    from tensorscope_nb.sweep.progress import listened
+
+    for where in ("hessian by sample", "hessian density"):
+        with listened(stop), pytest.raises(Unfinished) as ended:
+            hessian(scope, samples, k=2, chunk=2, density=2, per_sample=True)
+        part = ended.value.results[0]
+        assert said(part)["partial"] and part["converged"].all() and "density" not in part
+        np.testing.assert_array_equal(part["eigenvalue"], whole["eigenvalue"])
+        assert int(np.isfinite(part["curvature_by_sample"][:, 0]).sum()) == (2 if where == "hessian by sample" else len(samples))
+
+
 def test_a_basis_that_does_not_fit_is_refused_with_what_would():
     scope, samples = language()
     with ts.options(memory=200_000), pytest.raises(ValueError, match=r"memory option.*modules="):
