@@ -64,7 +64,7 @@ def sam_sharpness(
     scales. When not to trust it: ε was chosen on these samples, so that the interval tells how the increase at this ε differs
     between them, and neither what a direction chosen anew would give nor what fresh samples would show (less, on average).
     Without ``adaptive`` it changes where the same function is written with other scales of layers. At a minimum the
-    gradient is sampling noise, and so is its direction. Single precision rounds it by about 1e-7 of the loss.
+    gradient is sampling noise, and so is its direction. Single precision rounds the increase by about 1e-7 of the loss.
 
     >>> import tensorscope_nb as ts
     >>> scope = ts.load("tiny")

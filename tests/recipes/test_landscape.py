@@ -353,6 +353,13 @@ def test_an_interrupt_before_the_axes_are_found_leaves_nothing(monkeypatch):
     assert said(partial)["n_points_done"] == 10 and said(partial)["partial"] and partial["converged"].all()
 
 
+def test_nothing_is_shown_before_the_axes_are_found():
+    scope, samples = perceptron()
+    shown = []
+    run_together(scope, [(landscape, (samples,), {"n_points": 3, "directions": "eigen"})], so_far=shown.append)
+    assert not any(shown)
+
+
 def test_what_has_not_converged_says_so(monkeypatch):
     from tensorscope_nb.recipes import search
 
