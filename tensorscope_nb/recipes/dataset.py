@@ -11,6 +11,7 @@ import xarray as xr
 
 if TYPE_CHECKING:
     from tensorscope_nb.samples import Samples
+    from tensorscope_nb.scope import Scope
 
 Variable = tuple[Sequence[str], Any, str, str]  # dimensions, values, long name, unit
 SQUARED = "squared gradient of the loss"  # the unit of Fisher masses and of inner products of gradients
@@ -27,6 +28,13 @@ def dataset(variables: Mapping[str, Variable], coords: Mapping[str, Any] | None 
     result = xr.Dataset(data, coords={**(coords or {}), **numbered})
     result.attrs["tensorscope"] = json.dumps(metadata)
     return result
+
+
+def loss_unit(scope: Scope) -> str:
+    """What a loss is counted in; that of a loss of the user's own is not known here."""
+    if scope.rule.custom is not None:
+        return "loss"
+    return "nats per token" if scope.anatomy.task in ("causal", "masked") else "nats"
 
 
 def sample_coords(samples: Samples, side: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tensorscope_nb.numerics.intervals import ratio_interval, t_interval
 from tensorscope_nb.numerics.pruned import held_out_sums, least_first, sums_of_first
-from tensorscope_nb.recipes.dataset import Variable, dataset
+from tensorscope_nb.recipes.dataset import Variable, dataset, loss_unit
 from tensorscope_nb.recipes.modules import module_coords
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.scope.flat import flat, shaped
@@ -118,7 +118,7 @@ def prune_curve(
     removal = Removal(Objective(scope, other, modules=modules, reduction="sum"), names, ranking, counts, chunk)
     if measure:
         yield Work(removal, "pruned models", progress)
-    dims, unit = ("sparsity",), "nats per token" if scope.anatomy.task in ("causal", "masked") else "nats"
+    dims, unit = ("sparsity",), loss_unit(scope)
     words = "increase of the loss, predicted by the diagonal of the curvature"
     variables: dict[str, Variable] = {
         "predicted_increase": (dims, predicted, words, unit),

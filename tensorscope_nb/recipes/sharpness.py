@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tensorscope_nb.numerics.intervals import ratio_interval
-from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords
+from tensorscope_nb.recipes.dataset import Variable, dataset, loss_unit, sample_coords
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.scope.loss import check_finite
 from tensorscope_nb.scope.moved import moved
@@ -63,8 +63,8 @@ def sam_sharpness(
     How to read it: compare models at equal ρ and on the same samples, or with ``adaptive`` models whose weights have other
     scales. When not to trust it: ε was chosen on these samples, so that the interval tells how the increase at this ε differs
     between them, and neither what a direction chosen anew would give nor what fresh samples would show (less, on average).
-    Without ``adaptive`` it changes where the same function is written with other scales of weights. At a minimum the
-    gradient is sampling noise, and so is its direction. In single precision an increase below 1e-6 of the loss is rounding.
+    Without ``adaptive`` it changes where the same function is written with other scales of layers. At a minimum the
+    gradient is sampling noise, and so is its direction. Single precision rounds the increase by about 1e-7 of the loss.
 
     >>> import tensorscope_nb as ts
     >>> scope = ts.load("tiny")
@@ -85,21 +85,21 @@ def sam_sharpness(
     loss, perturbed = (float(each @ weights / weights.sum()) for each in (ascent.losses, ascent.highest))
     differences = ascent.highest - ascent.losses
     sharpness, low, high = ratio_interval(weights * differences, weights)
-    first_order, words = radius * ascent.slope, "increase of the loss"
+    first_order, words, unit = radius * ascent.slope, "increase of the loss", loss_unit(scope)
     variables: dict[str, Variable] = {
-        "sharpness": ((), sharpness, words, "loss"),
-        "ci_low": ((), low, f"{words}, lower end of the 95 % interval", "loss"),
-        "ci_high": ((), high, f"{words}, upper end of the 95 % interval", "loss"),
+        "sharpness": ((), sharpness, words, unit),
+        "ci_low": ((), low, f"{words}, lower end of the 95 % interval", unit),
+        "ci_high": ((), high, f"{words}, upper end of the 95 % interval", unit),
         "relative": ((), sharpness / loss if loss > 0 else np.nan, f"{words}, over the loss", ""),
-        "loss": ((), loss, "loss", "loss"),
-        "perturbed_loss": ((), perturbed, "loss at the moved weights", "loss"),
+        "loss": ((), loss, "loss", unit),
+        "perturbed_loss": ((), perturbed, "loss at the moved weights", unit),
         "grad_norm": ((), ascent.grad_norm, "norm of the mean gradient", "loss per unit of weight"),
-        "first_order": ((), first_order, f"{words}, were it linear", "loss"),
-        "remainder": ((), sharpness - first_order, f"{words} beyond its linear part", "loss"),
+        "first_order": ((), first_order, f"{words}, were it linear", unit),
+        "remainder": ((), sharpness - first_order, f"{words} beyond its linear part", unit),
     }
     coords: dict[str, Any] = {}
     if per_sample:
-        variables["sharpness_by_sample"] = (("sample",), differences, "increase of the sample's loss", "loss")
+        variables["sharpness_by_sample"] = (("sample",), differences, "increase of the sample's loss", unit)
         coords = sample_coords(samples)
     said = {"rho": float(radius), "n_steps": ascent.n_steps, "best_step": ascent.best_step, "notes": ascent.notes}
     result = dataset(variables, coords, **said, n_used=len(samples), n_available=len(samples), n_weights=objective.size)

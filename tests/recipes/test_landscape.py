@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from curved_models import perceptron
 from model_zoo import build
 from quadratic_model import quadratic
 from tiny_models import random_gpt2
@@ -16,6 +17,7 @@ import tensorscope_nb as ts
 from tensorscope_nb.recipes.directions import filter_norms, random_plane
 from tensorscope_nb.recipes.recipe import run_together
 from tensorscope_nb.sweep import progress
+from tensorscope_nb.sweep.objective import Objective
 from tensorscope_nb.sweep.progress import listened
 from tensorscope_nb.views.partial import partial_words
 
@@ -304,6 +306,86 @@ def test_less_than_the_ring_around_the_centre_is_nothing(scope, monkeypatch):
     assert caught.value.results == [None]
 
 
+def test_eigen_axes_of_a_quadratic_are_those_of_its_matrix():
+    scope, samples, a, w = quadratic(convex=False)
+    found = landscape(scope, samples, n_points=5, span=0.4, directions="eigen")
+    values, vectors = torch.linalg.eigh(a)
+    assert np.allclose(found["eigenvalue"], values.flip(0)[:2]) and found["converged"].all()
+    slopes = [float(v @ a @ w) for v in (vectors[:, -1], vectors[:, -2])]
+    x, y = np.meshgrid(found["x"], found["y"], indexing="ij")
+    curved = (float(values[-1]) * x**2 + float(values[-2]) * y**2) / 2
+    signs = [(s, t) for s in (1, -1) for t in (1, -1)]  # an eigenvector has none
+    assert any(np.allclose(found["increase"], s * slopes[0] * x + t * slopes[1] * y + curved, atol=1e-6) for s, t in signs)
+    assert np.allclose([found["norm_x"], found["norm_y"]], 1) and abs(found["cos_angle"]) < 1e-8
+    assert found["x"].attrs["units"] == "units of weight"
+
+
+def test_near_the_centre_eigen_axes_show_the_gradient_and_half_the_eigenvalues():
+    scope, samples = perceptron()
+    found = landscape(scope, samples, n_points=3, span=1e-3, directions="eigen")
+    hessian = ts.recipes.hessian_eigenvalues(scope, samples, k=2, vectors=True)
+    assert np.allclose(found["eigenvalue"], hessian["eigenvalue"]) and (found["residual"] <= 1e-4 * found["eigenvalue"][0]).all()
+    g = torch.cat([part.flatten() for part in Objective(scope, samples).gradient([slice(0, 30)])]).numpy()
+    x, y = np.meshgrid(found["x"], found["y"], indexing="ij")
+    slopes = [float(g @ row) for row in hessian["eigenvector"].values]
+    curved = (found["eigenvalue"][0].item() * x**2 + found["eigenvalue"][1].item() * y**2) / 2
+    expected = slopes[0] * x + slopes[1] * y + curved
+    assert np.allclose(found["increase"], expected, atol=2e-3 * curved.max())
+    both = (found["increase"].values + found["increase"].values[::-1, ::-1]) / 2  # what is even: no gradient
+    assert np.allclose(both, curved, atol=2e-3 * curved.max())
+
+
+def test_an_interrupt_before_the_axes_are_found_leaves_nothing(monkeypatch):
+    monkeypatch.setattr(progress, "PER_SECOND", 10**9)
+    scope, samples = perceptron()
+    with pytest.raises(KeyboardInterrupt) as caught, listened(_Stop(2)):
+        landscape(scope, samples, n_points=5, directions="eigen")
+    assert caught.value.results == [None]
+
+    class InTheGrid(_Stop):
+        def __call__(self, label, done, total):
+            if label == "points of the landscape":
+                super().__call__(label, done, total)
+
+    with pytest.raises(KeyboardInterrupt) as caught, listened(InTheGrid(10)):
+        landscape(scope, samples, n_points=5, directions="eigen")
+    (partial,) = caught.value.results
+    assert said(partial)["n_points_done"] == 10 and said(partial)["partial"] and partial["converged"].all()
+
+
+def test_nothing_is_shown_before_the_axes_are_found():
+    scope, samples = perceptron()
+    shown = []
+    run_together(scope, [(landscape, (samples,), {"n_points": 3, "directions": "eigen"})], so_far=shown.append)
+    assert not any(shown)
+
+
+def test_what_has_not_converged_says_so(monkeypatch):
+    from tensorscope_nb.recipes import search
+
+    monkeypatch.setattr(search.Search, "most", property(lambda self: 3, lambda self, value: None), raising=False)
+    scope, samples = perceptron()
+    found = landscape(scope, samples, n_points=3, directions="eigen")
+    assert not found["converged"].all()
+    assert said(found)["notes"] == ["the eigenvectors have not converged in 3 products: see their residuals"]
+
+
+def test_a_piecewise_linear_model_says_so_along_eigen_axes_only():
+    scope, samples = perceptron(torch.nn.ReLU)
+    assert "piecewise linear" in said(landscape(scope, samples, n_points=3, directions="eigen"))["notes"][0]
+    assert not said(landscape(scope, samples, n_points=3))["notes"]
+
+
+def test_the_loss_has_its_unit_and_a_view(scope):
+    found = landscape(scope, SAMPLES, n_points=3)
+    assert found["loss"].attrs["units"] == found["increase"].attrs["units"] == "nats per token"
+    assert type(ts.view(found)).__name__ == "Landscape"
+    scope, samples, _, _ = quadratic()
+    assert landscape(scope, samples, n_points=3)["loss"].attrs["units"] == "loss"
+    scope, samples = perceptron()
+    assert landscape(scope, samples, n_points=3)["loss"].attrs["units"] == "nats"
+
+
 def test_it_can_be_looked_at_while_it_grows(scope):
     seen = []
     (whole,) = run_together(
@@ -325,7 +407,8 @@ def test_it_can_be_looked_at_while_it_grows(scope):
         ({"span": 0}, ValueError, "span is 0: give how far the grid reaches"),
         ({"span": float("nan")}, ValueError, "span is nan"),
         ({"normalize": "global"}, ValueError, "normalize is 'global': choose among filter, layer, none"),
-        ({"directions": "pca"}, ValueError, "directions is 'pca'"),
+        ({"directions": "pca"}, ValueError, "directions is 'pca': choose 'random' or 'eigen'"),
+        ({"directions": "eigen", "normalize": "filter"}, ValueError, "normalize is 'filter': eigenvectors are as long as 1"),
         ({"chunk": 0}, ValueError, "chunk is 0: a pass needs at least 1 sample"),
         ({"reduction": "max"}, ValueError, "reduction is 'max'"),
         ({"modules": "*ln_1"}, LookupError, "leaves biases and norms where they are"),

@@ -63,6 +63,7 @@ CALLS = {
     "ablation": lambda s: ts.recipes.ablation(s, IDS, method="resample"),
     "patterns": lambda s: ts.recipes.attention_patterns(s, IDS),
     "landscape": lambda s: ts.recipes.loss_landscape(s, IDS, n_points=3, normalize="none", chunk=2),
+    "landscape, eigen": lambda s: ts.recipes.loss_landscape(s, IDS, n_points=3, directions="eigen", modules="*.mlp.*"),
     "sharpness": lambda s: ts.recipes.sam_sharpness(s, IDS, ascent_steps=2, adaptive=True),
 }
 FAILURES = {
