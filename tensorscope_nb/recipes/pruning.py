@@ -37,7 +37,7 @@ SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 @recipe(
     question="How much of the model can be removed, and does the curvature tell?",
-    source="LeCun, Denker & Solla 1990, Optimal Brain Damage",
+    source="LeCun et al. 1990; Theis et al. 2018, arXiv:1801.05787",
     needs=("gradients", "weights", "losses"),
 )
 def prune_curve(

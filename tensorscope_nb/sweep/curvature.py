@@ -52,8 +52,6 @@ class Curvature:
     """
 
     def __init__(self, objective: Objective, matrix: Matrix, *, chunk: int | None = None) -> None:
-        if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
-            raise ValueError(f"chunk is {chunk!r}: a pass needs at least 1 sample, a whole number")
         self.objective, self.matrix = objective, matrix
         self.size = objective.size
         self.dtype, self.device = objective.parameters[0].dtype, objective.parameters[0].device
@@ -141,8 +139,8 @@ class Curvature:
         with _faults(self.objective, self.matrix, few):
             self._each = _bytes(lambda: self._made(few), self.objective.parameters) / few.stop
         fitting = max(1, int(memory // max(1.0, self._each)))
-        size = self._asked or min(usual_chunk(self.objective.samples, self.objective.scope.anatomy), fitting)
-        self._parts = self.objective.parts(size)
+        usual = min(usual_chunk(self.objective.samples, self.objective.scope.anatomy), fitting)
+        self._parts = self.objective.parts(usual if self._asked is None else self._asked)
         self._kept = [] if self._each * n <= memory else None
 
 
