@@ -30,7 +30,7 @@ class Basis:
     """Orthonormal vectors, of which some are multiplied (``done``) and others, the newest last, are not yet (``waiting``).
 
     The newest may have no row yet (``full``): it is kept beside the rows until ``compress`` makes room, so that a row is never
-    idle. Everything here is a vector of ``size`` entries at most twice beside the rows: the rest of a product, and the product.
+    idle. Beside the rows this holds at most two vectors at a time, a product and what is left of one.
     """
 
     def __init__(self, size: int, capacity: int, seed: int, dtype: torch.dtype, device: str | torch.device) -> None:
