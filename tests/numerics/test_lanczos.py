@@ -210,6 +210,15 @@ def test_the_identity_the_whole_space_and_one_dimension(dtype):
         assert one.finished and one.n_products == 1 and np.allclose(one.pairs().values, -2)
 
 
+def test_pairs_that_converge_when_one_vector_of_the_whole_space_is_left():
+    for n in range(2, 12):
+        values = np.random.default_rng(n).normal(size=n)
+        for k in range(1, n):
+            found = solved(symmetric(values), k, tolerance=0.2)
+            assert found.finished and found.n_products <= n
+            assert (true_residuals(symmetric(values), found) <= 0.2 * abs(values).max()).all()
+
+
 def test_agrees_with_arpack():
     values = hessian(3000)
     multiply = implicit(values, dtype=torch.float64)
@@ -254,6 +263,14 @@ def test_a_vector_in_several_blocks(monkeypatch):
     cut = solved(a, 5)
     assert cut.n_products == once.n_products and np.allclose(cut.pairs().values, once.pairs().values)
     assert (true_residuals(a, cut) <= 1.5 * cut.pairs().residuals).all()
+
+
+def test_long_vectors_are_as_orthonormal_as_short_ones():
+    diagonal = torch.rand(3_000_000, generator=torch.Generator().manual_seed(0))
+    found = solved((diagonal.mul, len(diagonal)), 2, basis=10, dtype=torch.float32, most=12)
+    vectors = found.vectors().double()
+    assert torch.allclose(vectors @ vectors.T, torch.eye(2).double(), atol=1e-6)
+    assert np.allclose(((vectors * diagonal) @ vectors.T).diagonal(), found.pairs().values, rtol=1e-6)
 
 
 def test_deterministic_by_seed_and_no_random_state_of_the_user_moves():
@@ -331,7 +348,9 @@ def test_a_product_that_is_not_finite_is_an_error(bad):
 
 def test_a_product_may_be_its_argument_or_need_a_gradient():
     weight = torch.ones(30, requires_grad=True)
-    assert np.allclose(solved((lambda v: v, 30), 2).pairs().values, 1)
+    same = solved((lambda v: v, 30), 2)
+    assert np.allclose(same.pairs().values, 1) and (true_residuals(np.ones(30), same) < 1e-12).all()
+    assert np.allclose(same.vectors().norm(dim=1), 1)
     assert np.allclose(solved((lambda v: (weight * v).double(), 30), 2).pairs().values, 1)
 
 
