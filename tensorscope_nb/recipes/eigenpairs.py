@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tensorscope_nb.recipes.recipe import Answered
     from tensorscope_nb.samples import Samples
 
-CURVATURE = "loss per squared unit of weight"
+CURVATURE = "loss per weight²"
 LANCZOS = "Lanczos, thick restart, full orthogonalisation"
 
 

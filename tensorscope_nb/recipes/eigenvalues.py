@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FisherKind = Literal["ggn", "empirical", "mc"]
 FISHER = {
-    "ggn": ("Gauss–Newton matrix (the true Fisher)", CURVATURE),
+    "ggn": ("Gauss–Newton matrix", CURVATURE),
     "empirical": ("empirical Fisher", SQUARED),
     "mc": ("Fisher, labels drawn from the model", SQUARED),
 }
@@ -70,7 +70,7 @@ def hessian_eigenvalues(
     eigenvalue. ``density=10`` adds the spectral density by stochastic Lanczos quadrature with so many random vectors:
     ``[curvature] density`` and the scalar ``trace``, each with its 95 % interval over those vectors, of 64 products each;
     ``density_range`` fixes its ends, so that the checkpoints of a Study have the same. Attributes ``n_products, method``.
-    Units: loss per squared unit of weight.
+    Units: loss per weight².
     Errors: ValueError for a k beyond the weights, or whose basis of k + 8 vectors does not fit the memory option;
     UnsupportedModel for half precision, for attention without a second derivative, and where samples mix; MemoryError where
     a product does not fit. What has not converged in ``max_products`` says so, with a warning. Cost: about three products per
@@ -145,7 +145,7 @@ def fisher_eigenvalues(
     mean is the eigenvalue. Attributes ``n_products, method``. Empirical and drawn Fishers of up to a few thousand samples go
     through the n × n matrix of inner products (``method="gram"``): exactly, without iteration, in one sweep that other
     recipes share, and what lies beyond rank n is zero. Else Lanczos, as in ``hessian_eigenvalues``.
-    Units: loss per squared unit of weight (``"ggn"``), squared gradient of the loss.
+    Units: loss per weight² (``"ggn"``), squared gradient of the loss.
     Errors and cost: as for ``hessian_eigenvalues``; a product of G is some 1.5 forwards and backwards.
     How to read it: compare the spectrum of G with that of the Hessian: where they part, the residual losses curve.
     When not to trust it: the empirical Fisher follows the size of the losses, not only the model.

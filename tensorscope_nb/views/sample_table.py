@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 TEXTS = ("text", "task")
 #: More rows than this are refused.
 MOST = 1_000_000
-SLICED = ("checkpoint", "step", "model", "layer", "head", "block", "replicate", "position")
+SLICED = ("checkpoint", "step", "model", "layer", "head", "block", "component", "x", "y", "replicate", "position")
 
 
 class SampleTable(View):
