@@ -23,6 +23,7 @@ BLOCK = 1 << 17  # entries of a vector taken at once, so that sums in float32 st
 COPIED = 1 << 20  # entries of the basis copied at once to compress it in place
 # Roundings of ‖A‖ within which a rest is no direction of its own: the basis spans an invariant subspace. Thousands of products
 # with restarts leave true residuals of up to 4 in float32, and up to 50 in float64, where the projected problem rounds too.
+ASYMMETRY = 1e-4  # of ‖A v‖: rounding of products stays far below, wrong second derivatives do not
 ROUNDING = 40
 
 
@@ -65,8 +66,9 @@ class Basis:
         if not np.isfinite(length):
             raise ValueError("a product with the operator is not finite: look for overflow or NaN in what it is made of")
         self.length, n = max(self.length, length), self.used
-        self.projected[:n, i], beta = self._orthogonalise(rest)
-        self.projected[i, :n] = self.projected[:n, i]
+        coefficients, beta = self._orthogonalise(rest)
+        self._check_symmetry(i, coefficients)
+        self.projected[:n, i] = self.projected[i, :n] = coefficients
         self.waiting.remove(i)
         self.done.append(i)
         if beta <= ROUNDING * self.eps * self.length or n == self.size:
@@ -74,6 +76,15 @@ class Basis:
         self._append(rest, beta)
         self.projected[n, i] = self.projected[i, n] = beta
         return True
+
+    def _check_symmetry(self, i: int, coefficients: Array) -> None:
+        """⟨vⱼ, A vᵢ⟩ was computed once already, as ⟨vᵢ, A vⱼ⟩, for each vⱼ that is done: where the two part, A has no such T."""
+        apart = np.abs(coefficients[self.done] - self.projected[i, self.done]).max(initial=0.0)
+        if apart > max(ASYMMETRY, 1000 * self.eps) * self.length:
+            raise ValueError(
+                f"the operator is not symmetric: ⟨u, A v⟩ and ⟨v, A u⟩ differ by {apart / self.length:.1g} of ‖A v‖, and a symmetric "
+                "one has no such products; some derivative that it is made of is wrong"
+            )
 
     def add_random(self) -> None:
         """A random vector orthogonal to all that are here, to be multiplied next."""

@@ -377,3 +377,18 @@ def test_the_basis_that_memory_allows():
         basis_for(1000, 20, 4000, 4)
     with pytest.raises(ValueError, match="k is 20, the operator has size 10"):
         basis_for(10, 20, 4000, 4)
+
+
+def test_an_operator_that_is_not_symmetric_is_an_error():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(60, 60, generator=generator, dtype=torch.float64)
+    symmetric, other = (a + a.T) / 2, (a - a.T) / 2
+    for share, refused in ((0.0, False), (1e-6, False), (1e-3, True), (1.0, True)):
+        matrix = symmetric + share * other
+        lanczos = Lanczos(lambda v, m=matrix: m @ v, 60, 3, basis=60, most_products=60, seed=0, dtype=torch.float64)
+        if refused:
+            with pytest.raises(ValueError, match="the operator is not symmetric"):
+                list(lanczos.steps())
+            assert lanczos.n_products <= 10
+        else:
+            list(lanczos.steps())
