@@ -127,10 +127,10 @@ def layer_by_layer(
     variables: dict[str, Variable] = {
         name: (("layer", "component"), value, long_name, units)
         for (name, (_, _, long_name, units)), value in zip(
-            eigen_variables(found[0].pairs, f"{words} of the layer", unit).items(), (values, residuals, converged), strict=True
+            eigen_variables(found[0].pairs, words, unit).items(), (values, residuals, converged), strict=True
         )
     }
-    variables["top_eigenvalue"] = (("layer",), values.max(1), f"largest eigenvalue of the {words} of the layer", unit)
+    variables["top_eigenvalue"] = (("layer",), values.max(1), f"largest {words} eigenvalue of the layer", unit)
     variables["lowest"] = (("layer",), lowest, "lowest curvature of all directions tried", unit)
     if len(found) == len(searches):
         _warn([search.pairs for search in found], n_products)
@@ -141,7 +141,7 @@ def layer_by_layer(
 def eigen_variables(pairs: Pairs, words: str, unit: str) -> dict[str, Variable]:
     dims = ("component",)
     return {
-        "eigenvalue": (dims, pairs.values, f"eigenvalue of the {words}", unit),
+        "eigenvalue": (dims, pairs.values, f"{words} eigenvalue", unit),
         "residual": (dims, pairs.residuals, "‖C v − λ v‖: some eigenvalue lies within this of λ", unit),
         "converged": (dims, pairs.converged, "the residual is within the tolerance", ""),
     }
@@ -157,7 +157,7 @@ def add_vectors(variables: dict[str, Variable], vectors: np.ndarray, k: int, obj
 
 def add_samples(variables: dict[str, Variable], forms: np.ndarray, samples: Samples, words: str, unit: str) -> dict[str, Any]:
     """Adds ``curvature_by_sample``; its coordinates."""
-    long_name = f"vᵀCᵢv: the {words} of the sample along the eigenvector"
+    long_name = f"{words} of the sample along the eigenvector, vᵀCᵢv"
     variables["curvature_by_sample"] = (("sample", "component"), forms, long_name, unit)
     return sample_coords(samples)
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 FisherKind = Literal["ggn", "empirical", "mc"]
 FISHER = {
-    "ggn": ("Gauss–Newton matrix", CURVATURE),
+    "ggn": ("Gauss–Newton", CURVATURE),
     "empirical": ("empirical Fisher", SQUARED),
-    "mc": ("Fisher, labels drawn from the model", SQUARED),
+    "mc": ("drawn-label Fisher", SQUARED),
 }
 
 
