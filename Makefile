@@ -9,6 +9,7 @@ BUNDLE := tensorscope_nb/static/widgets.js
 MODULES := widgets/node_modules/.package-lock.json
 OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
 FRONT_END := $(shell find widgets -path widgets/node_modules -prune -o -type f -print 2>/dev/null)
+SECOND := curvlinops-for-pytorch hessian-eigenthings einconv einops linear_operator opt_einsum
 INSTALL := $(BIN)/python -m pip install -c constraints.txt
 # Where the machine has no Node.js, one is installed into the venv.
 WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
@@ -29,7 +30,7 @@ lab: $(STAMPS)/lab $(BUNDLE) $(OVERRIDES)
 	$(BIN)/jupyter lab --ServerApp.root_dir=recipes --LabApp.default_url=/lab/tree/00_start_here.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 test: export OMP_NUM_THREADS ?= 1
-test: $(STAMPS)/test $(BUNDLE) $(OVERRIDES) $(MODULES) node
+test: $(STAMPS)/test $(STAMPS)/second $(BUNDLE) $(OVERRIDES) $(MODULES) node
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -38,7 +39,7 @@ test: $(STAMPS)/test $(BUNDLE) $(OVERRIDES) $(MODULES) node
 	$(BIN)/python -m pytest tests/browser
 	$(BIN)/python -m pytest --ignore=tests/browser -n $(WORKERS) --dist worksteal
 
-bench: $(STAMPS)/test $(BUNDLE)
+bench: $(STAMPS)/test $(STAMPS)/second $(BUNDLE)
 	@set -e; for file in tests/benchmarks/bench_*.py; do \
 		echo "== $$file"; $(BIN)/python -c "import runpy, sys; runpy.run_path(sys.argv[1])['main']()" "$$file"; \
 	done
@@ -79,6 +80,11 @@ $(STAMPS)/lab: pyproject.toml constraints.txt hatch_build.py | $(STAMPS)/venv
 $(STAMPS)/test: pyproject.toml constraints.txt hatch_build.py | $(STAMPS)/venv
 	$(INSTALL) -e '.[lab,test]'
 	@touch $@ $(STAMPS)/lab
+
+# In a folder of their own, and without what they need for other things: torch and transformers would take notice of some of it.
+$(STAMPS)/second: pyproject.toml constraints.txt | $(STAMPS)/venv
+	$(INSTALL) --no-deps --upgrade --target $(VENV)/second $(SECOND)
+	@touch $@
 
 # The build hook finds or brings its own Node.js, so `make lab` needs none.
 $(BUNDLE): $(FRONT_END) | $(STAMPS)/venv

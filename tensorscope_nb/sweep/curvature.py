@@ -25,7 +25,7 @@ from tensorscope_nb.numerics.curvature import (
     hessian_forms,
     hessian_product,
 )
-from tensorscope_nb.scope.flat import flat, shaped
+from tensorscope_nb.scope.flat import shaped
 from tensorscope_nb.scope.forward import usual_chunk
 from tensorscope_nb.scope.interrupts import allowed
 from tensorscope_nb.settings import current
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 Matrix = Literal["hessian", "ggn", "fisher"]
 FEW = 2  # samples of the trial that counts bytes
+CACHED = 100 * 2**20  # bytes of a chunk's graph, beyond which its activations fall out of a processor's cache between two uses
+LARGE = 8  # times the bytes of the weights: below that the sums over chunks, each as large as the weights, cost more than that
 ONCE = (
     "derivative for",
     "once_differentiable",
@@ -76,9 +78,11 @@ class Curvature:
         self._plan()
         vectors = shaped(vector, self.objective.parameters)
         total = torch.zeros_like(vector)
+        sums = shaped(total, self.objective.parameters)
         for i, rows in enumerate(self._parts):
             with allowed(), _faults(self.objective, self.matrix, rows):
-                total += flat(self._product(i)(vectors))
+                for sum_, part in zip(sums, self._product(i)(vectors), strict=True):
+                    sum_ += part
         return total
 
     def by_sample(self, vectors: Tensor, rows: slice) -> Tensor:
@@ -138,8 +142,11 @@ class Curvature:
         self.objective.check_apart(few)
         with _faults(self.objective, self.matrix, few):
             self._each = _bytes(lambda: self._made(few), self.objective.parameters) / few.stop
-        fitting = max(1, int(memory // max(1.0, self._each)))
-        usual = min(usual_chunk(self.objective.samples, self.objective.scope.anatomy), fitting)
+        fitting = memory
+        if self.device.type == "cpu":
+            fitting = min(memory, max(CACHED, LARGE * self.size * self.dtype.itemsize))
+        most = max(1, int(fitting // max(1.0, self._each)))
+        usual = min(usual_chunk(self.objective.samples, self.objective.scope.anatomy), most)
         self._parts = self.objective.parts(usual if self._asked is None else self._asked)
         self._kept = [] if self._each * n <= memory else None
 
