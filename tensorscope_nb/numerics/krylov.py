@@ -82,8 +82,8 @@ class Basis:
         apart = np.abs(coefficients[self.done] - self.projected[i, self.done]).max(initial=0.0)
         if apart > max(ASYMMETRY, 1000 * self.eps) * self.length:
             raise ValueError(
-                f"the operator is not symmetric: ⟨u, A v⟩ and ⟨v, A u⟩ differ by {apart / self.length:.1g} of ‖A v‖, and a symmetric "
-                "one has no such products; some derivative that it is made of is wrong"
+                f"the operator is not symmetric: ⟨u, A v⟩ and ⟨v, A u⟩ differ by {apart / self.length:.1g} of ‖A v‖; a "
+                "derivative that it is made of is wrong"
             )
 
     def add_random(self) -> None:

@@ -34,6 +34,7 @@ def by_products(
     words: str,
     unit: str,
     *,
+    n_samples: int,
     k: int,
     which: Which,
     tolerance: float,
@@ -72,7 +73,8 @@ def by_products(
             more, grid = probes.variables(words, unit)
             variables, coords = variables | more, coords | grid
         n_products += probes.density.n_products
-    return eigen_dataset(variables, coords, objective, n_products, LANCZOS, tolerance=tolerance)
+    said = _covered(objective, n_samples) | {"n_weights": objective.size, "tolerance": tolerance}
+    return eigen_dataset(variables, coords, n_products, LANCZOS, objective, **said)
 
 
 class Forms:
@@ -127,21 +129,23 @@ def layer_by_layer(
     variables: dict[str, Variable] = {
         name: (("layer", "component"), value, long_name, units)
         for (name, (_, _, long_name, units)), value in zip(
-            eigen_variables(found[0].pairs, f"{words} of the layer", unit).items(), (values, residuals, converged), strict=True
+            eigen_variables(found[0].pairs, words, unit).items(), (values, residuals, converged), strict=True
         )
     }
-    variables["top_eigenvalue"] = (("layer",), values.max(1), f"largest eigenvalue of the {words} of the layer", unit)
+    variables["top_eigenvalue"] = (("layer",), values.max(1), f"largest {words} eigenvalue of the layer", unit)
     variables["lowest"] = (("layer",), lowest, "lowest curvature of all directions tried", unit)
     if len(found) == len(searches):
         _warn([search.pairs for search in found], n_products)
     coords = {"layer": np.arange(len(searches))}
-    return eigen_dataset(variables, coords, objectives[0], n_products, LANCZOS, tolerance=options["tolerance"])
+    said = _covered(objectives[0], len(objectives[0].samples)) | {"tolerance": options["tolerance"]}
+    n_weights = sum(objective.size for objective in objectives)
+    return eigen_dataset(variables, coords, n_products, LANCZOS, objectives[0], n_weights=n_weights, **said)
 
 
 def eigen_variables(pairs: Pairs, words: str, unit: str) -> dict[str, Variable]:
     dims = ("component",)
     return {
-        "eigenvalue": (dims, pairs.values, f"eigenvalue of the {words}", unit),
+        "eigenvalue": (dims, pairs.values, f"{words} eigenvalue", unit),
         "residual": (dims, pairs.residuals, "‖C v − λ v‖: some eigenvalue lies within this of λ", unit),
         "converged": (dims, pairs.converged, "the residual is within the tolerance", ""),
     }
@@ -157,24 +161,23 @@ def add_vectors(variables: dict[str, Variable], vectors: np.ndarray, k: int, obj
 
 def add_samples(variables: dict[str, Variable], forms: np.ndarray, samples: Samples, words: str, unit: str) -> dict[str, Any]:
     """Adds ``curvature_by_sample``; its coordinates."""
-    long_name = f"vᵀCᵢv: the {words} of the sample along the eigenvector"
+    long_name = f"{words} of the sample along the eigenvector, vᵀCᵢv"
     variables["curvature_by_sample"] = (("sample", "component"), forms, long_name, unit)
     return sample_coords(samples)
 
 
 def eigen_dataset(
-    variables: dict[str, Variable], coords: dict[str, Any], objective: Objective, n_products: int, method: str, **more: Any
+    variables: dict[str, Variable], coords: dict[str, Any], n_products: int, method: str, objective: Objective, **said: Any
 ) -> xr.Dataset:
     variables["n_products"] = ((), n_products, "products with vectors that it took", "")
-    said = {
-        "n_used": len(objective.samples),
-        "n_available": len(objective.samples),
-        "n_weights": objective.size,
-        "method": method,
-    }
-    result = dataset(variables, coords, **said, n_products=n_products, notes=objective.notes, **more)
+    result = dataset(variables, coords, method=method, n_products=n_products, notes=objective.notes, **said)
     result.attrs |= {"n_products": n_products, "method": method}
     return result
+
+
+def _covered(objective: Objective, n_samples: int) -> dict[str, Any]:
+    units = {} if n_samples == len(objective.samples) else {"n_units": len(objective.samples)}
+    return {"n_used": n_samples, "n_available": n_samples, **units}
 
 
 def _warn(found: Sequence[Pairs], n_products: int) -> None:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 FisherKind = Literal["ggn", "empirical", "mc"]
 FISHER = {
-    "ggn": ("Gauss–Newton matrix", CURVATURE),
+    "ggn": ("Gauss–Newton", CURVATURE),
     "empirical": ("empirical Fisher", SQUARED),
-    "mc": ("Fisher, labels drawn from the model", SQUARED),
+    "mc": ("drawn-label Fisher", SQUARED),
 }
 
 
@@ -101,7 +101,7 @@ def hessian_eigenvalues(
         scope, samples, modules=modules if layer is None else modules_of_layer(scope, layer), reduction=reduction
     )
     options |= {"vectors": vectors, "per_sample": per_sample, "density": density, "density_range": density_range}
-    return (yield from by_products(objective, "hessian", "Hessian", CURVATURE, **options))
+    return (yield from by_products(objective, "hessian", "Hessian", CURVATURE, n_samples=len(samples), **options))
 
 
 @recipe(
@@ -169,6 +169,8 @@ def fisher_eigenvalues(
     if kind != "ggn" and (method == "gram" or (method is None and gram_serves(scope, samples, sample_unit, modules))):
         asked: dict[str, Any] = {"unit": sample_unit, "kind": kind, "seed": seed, "reduction": reduction, "modules": modules}
         return (yield from by_gram(scope, samples, words, unit, chunk=chunk, **asked, **common))
+    if per_sample and sample_unit == "token":
+        raise ValueError("per_sample by tokens goes through their inner products: ask for method='gram', or for fewer samples")
     if kind == "ggn":
         objective = Objective(scope, samples, modules=modules, reduction=reduction)
     else:
@@ -176,4 +178,4 @@ def fisher_eigenvalues(
         objective = Objective(scope, drawn, modules=modules, reduction=reduction)
     options: dict[str, Any] = {"which": "LA", "tolerance": tolerance, "max_products": max_products, "seed": seed, "chunk": chunk}
     matrix: Literal["ggn", "fisher"] = "ggn" if kind == "ggn" else "fisher"
-    return (yield from by_products(objective, matrix, words, unit, **options, **common))
+    return (yield from by_products(objective, matrix, words, unit, n_samples=len(samples), **options, **common))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tensorscope_nb.numerics.lanczos import Pairs
-from tensorscope_nb.recipes.covered import sequences
+from tensorscope_nb.recipes.covered import said, sequences
 from tensorscope_nb.recipes.eigenpairs import add_samples, add_vectors, eigen_dataset, eigen_variables
 from tensorscope_nb.scope.flat import flat
 from tensorscope_nb.scope.reference import chosen_parameters
@@ -48,11 +48,12 @@ def by_gram(
     total = sum(k_ij[:n, :n] for k_ij in gram.values.values()) / covered.divisor
     values, u = torch.linalg.eigh(total)
     values, u = values.flip(0).clamp(min=0)[:k], u.flip(1)[:, :k]
-    rounding = float(np.finfo(np.float32).eps * values[0])  # of the gradients
+    rounding = torch.finfo(objective.parameters[0].dtype).eps * float(values[0])  # of the gradients
     found = np.zeros(k)
     found[: len(values)] = values.numpy()
     pairs = Pairs(found, np.full(k, rounding), np.ones(k, bool))
     variables, coords = eigen_variables(pairs, words, measured_in), dict[str, Any]()
+    done = covered.samples
     if vectors:
         units = Objective(scope, covered.samples, modules=asked["modules"], reduction=asked["reduction"])
         coords |= add_vectors(variables, _vectors(units, found, u).cpu().numpy(), k, units)
@@ -61,7 +62,9 @@ def by_gram(
         each[:, : len(values)] = (n * values * u**2).numpy()
         done, _, forms = sequences(samples, covered, each)
         coords |= add_samples(variables, forms, done, words, measured_in)
-    return eigen_dataset(variables, coords, objective, 0, "gram: exact")
+    elif covered.source is not None:
+        done = samples[: int(covered.source.max()) + 1]
+    return eigen_dataset(variables, coords, 0, "gram: exact", objective, **said(samples, done, covered))
 
 
 def _vectors(objective: Objective, values: np.ndarray, u: Tensor) -> Tensor:
@@ -70,13 +73,13 @@ def _vectors(objective: Objective, values: np.ndarray, u: Tensor) -> Tensor:
     if size > current().memory:
         raise too_much(f"{len(values)} eigenvectors of {objective.size:,} weights", size)
     parts, rank = objective.parts(), int((values > RANK * values[0]).sum())
-    rows = torch.empty(len(values), objective.size)
+    rows = torch.empty(len(values), objective.size, dtype=objective.parameters[0].dtype)
     for i in range(rank):
         of_samples = objective.weights * u[:, i] / np.sqrt(float(objective.weights.sum()) * values[i])
         rows[i] = flat(objective.gradient(parts, of_samples))
     generator = torch.Generator().manual_seed(current().seed)
     for i in range(rank, len(values)):
-        rows[i] = torch.randn(objective.size, generator=generator)
+        rows[i] = torch.randn(objective.size, generator=generator).to(rows)
         for _ in range(2):  # once leaves what rounding leaves
             rows[i] -= (rows[:i] @ rows[i]) @ rows[:i]
         rows[i] /= rows[i].norm()

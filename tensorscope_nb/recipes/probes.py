@@ -63,14 +63,14 @@ class Probes:
         trace, trace_error = found.trace()
         n = len(found.nodes)
         half = float(t.ppf(0.975, n - 1)) if n > 1 else np.nan
-        dims, long_name = ("curvature",), f"density of the eigenvalues of the {words}"
-        per = f"share of the eigenvalues per {unit}"
+        dims, long_name = ("curvature",), f"density of {words} eigenvalues"
+        per = f"1 / ({unit})"
         variables: dict[str, Variable] = {
             "density": (dims, mean, long_name, per),
-            "density_ci_low": (dims, mean - half * error, f"{long_name}, lower end of the 95 % interval", per),
+            "density_ci_low": (dims, np.maximum(mean - half * error, 0.0), f"{long_name}, lower end of the 95 % interval", per),
             "density_ci_high": (dims, mean + half * error, f"{long_name}, upper end of the 95 % interval", per),
-            "trace": ((), trace, f"trace of the {words}", unit),
-            "trace_ci_low": ((), trace - half * trace_error, f"trace of the {words}, lower end of the 95 % interval", unit),
-            "trace_ci_high": ((), trace + half * trace_error, f"trace of the {words}, upper end of the 95 % interval", unit),
+            "trace": ((), trace, f"{words} trace", unit),
+            "trace_ci_low": ((), trace - half * trace_error, f"{words} trace, lower end of the 95 % interval", unit),
+            "trace_ci_high": ((), trace + half * trace_error, f"{words} trace, upper end of the 95 % interval", unit),
         }
         return variables, {"curvature": ("curvature", grid, {"long_name": "eigenvalue", "units": unit})}

@@ -119,7 +119,7 @@ def prune_curve(
     if measure:
         yield Work(removal, "pruned models", progress)
     dims, unit = ("sparsity",), loss_unit(scope)
-    words = "increase of the loss, predicted by the diagonal of the curvature"
+    words = "increase of the loss predicted by the diagonal curvature"
     variables: dict[str, Variable] = {
         "predicted_increase": (dims, predicted, words, unit),
         "predicted_increase_ci_low": (dims, low, f"{words}, lower end of the 95 % interval", unit),
@@ -128,7 +128,7 @@ def prune_curve(
     }
     if measure:
         measured, low, high = removal.increases()
-        variables["measured_increase"] = (dims, measured, "increase of the loss, measured", unit)
+        variables["measured_increase"] = (dims, measured, "increase of the loss measured", unit)
         variables["measured_increase_ci_low"] = (dims, low, "measured increase, lower end of the 95 % interval", unit)
         variables["measured_increase_ci_high"] = (dims, high, "measured increase, upper end of the 95 % interval", unit)
         variables["loss"] = ((), removal.loss, "loss of the whole model", unit)

@@ -120,9 +120,31 @@ def test_beyond_the_rank_there_are_zeros_whose_vectors_no_gradient_has():
     found = fisher(scope, samples, k=6, kind="empirical", vectors=True, per_sample=True)
     assert (found["eigenvalue"][:3] > 0).all() and not found["eigenvalue"][3:].any() and found["converged"].all()
     rows = torch.as_tensor(found["eigenvector"].values)
-    torch.testing.assert_close(rows @ rows.T, torch.eye(6), atol=2e-5, rtol=0)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(6).to(rows), atol=2e-5, rtol=0)
     g = torch.cat([row.flatten(1) for row in scope.per_sample_gradients(samples).values()], 1).to(rows)
     assert float((g @ rows[3:].T).abs().max()) < 1e-4 * float(g.norm(dim=1).max())
+
+
+def test_a_result_says_of_how_many_samples_and_weights_it_is():
+    scope, samples = language()
+    n = sum(p.nelement() for p in scope.model.parameters())
+    tokens = int(scope.rule.n_terms(samples).sum())
+    for options in (
+        {},
+        {"kind": "empirical"},
+        {"kind": "mc", "sample_unit": "token"},
+        {"kind": "mc", "sample_unit": "token", "method": "lanczos"},
+    ):
+        told = said(fisher(scope, samples, k=1, **options))
+        assert (told["n_used"], told["n_available"], told["n_weights"]) == (6, 6, n)
+        assert told.get("n_units") == (tokens if "sample_unit" in options else None)
+    told = said(hessian(scope, samples, k=1, layer="each"))
+    assert told["n_weights"] == sum(p.nelement() for p in scope.model.transformer.h.parameters())
+    by_token = fisher(scope, samples, k=2, kind="mc", sample_unit="token", per_sample=True)
+    assert by_token["curvature_by_sample"].shape == (6, 2)
+    np.testing.assert_allclose(by_token["curvature_by_sample"].mean("sample"), by_token["eigenvalue"], rtol=1e-6)
+    with pytest.raises(ValueError, match="method='gram'"):
+        fisher(scope, samples, k=2, kind="mc", sample_unit="token", per_sample=True, method="lanczos")
 
 
 def test_as_many_eigenvalues_as_weights_and_no_more():

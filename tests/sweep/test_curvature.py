@@ -4,7 +4,7 @@ import signal
 
 import pytest
 import torch
-from curved_models import dense, dense_ggn, dense_hessian, perceptron, quadratic
+from curved_models import at_weights, dense, dense_ggn, dense_hessian, flat_weights, perceptron, quadratic
 from model_zoo import CAUSAL
 from tiny_models import random_gpt2
 from torch import nn
@@ -60,6 +60,14 @@ def test_the_hessian_and_the_gauss_newton_matrix_of_a_classifier_are_the_dense_o
     ggn = dense(Curvature(objective, "ggn", chunk=7))
     torch.testing.assert_close(ggn, dense_ggn(scope, samples), rtol=1e-9, atol=1e-11)
     assert float(torch.linalg.eigvalsh(truth)[0]) < -0.01 < float(torch.linalg.eigvalsh(ggn)[0])
+
+
+def test_torch_func_has_the_same_hessian_of_a_model_without_a_norm():
+    scope, samples = perceptron(norm=False)
+    x, y = samples.inputs["x"], samples.labels
+    loss = lambda flat: cross_entropy(functional_call(scope.model, at_weights(scope, flat), (x,)), y)
+    truth = torch.func.hessian(loss)(flat_weights(scope))
+    torch.testing.assert_close(dense(Curvature(Objective(scope, samples), "hessian")), truth, rtol=1e-9, atol=1e-12)
 
 
 def test_of_a_linear_classifier_the_gauss_newton_matrix_is_the_hessian():

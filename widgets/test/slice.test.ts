@@ -91,3 +91,10 @@ test("a sample that is on one axis of a matrix is not missing on the other", () 
   expect(missing({ sample_a: "x", sample: "c" })).toEqual(["sample a x is not among these"]);
   expect(missing({ sample_a: "x", sample_b: "c" })).toEqual(["sample a x is not among these"]);
 });
+
+test("of a plane through the weights the point nearest to the weights is shown", () => {
+  const plane = cubeOf({ sample: ["a", "b"], x: [-1, 0.1, 1], y: [-2, -1, 3] }, { rise: [["sample", "x", "y"], Array.from({ length: 18 }, (_, i) => i)] });
+  const { values, notes } = slice(plane, plane.variables.rise, ["sample"], {});
+  expect([...values]).toEqual([4, 13]);
+  expect(notes).toEqual(["x 0.1", "y −1"]);
+});

@@ -27,6 +27,9 @@ export const reduction = (variable: Variable, asked?: Reduce): Reduce => asked ?
 const isPart = (dim: string): boolean => PARTS.has(dim) || PARTS.has(baseName(dim) ?? "");
 const poolOf = (variable: Variable, pool: string[]): string[] => (variable.words.reduce ? [...pool, ...variable.dims.filter(isPart)] : pool);
 
+/** Of these the model itself is the middle. */
+const CENTRED = new Set(["x", "y"]);
+
 /** Which indices of a dimension that is not an axis are taken, and the words for it. */
 export function pick(cube: Cube, dim: string, cursor: Cursor, reduce: Reduce, pool: string[] = []): { indices: number[]; note: string } {
   const values = labels(cube, dim);
@@ -38,6 +41,10 @@ export function pick(cube: Cube, dim: string, cursor: Cursor, reduce: Reduce, po
   if ((pooled(dim) || pool.includes(dim)) && reduce !== "first") {
     if (values.length === 1) return { indices: [0], note: `${noun} ${valueText(values[0])}` };
     return { indices: values.map((_, i) => i), note: `${reduce} over ${values.length} ${noun}s` };
+  }
+  if (CENTRED.has(dim)) {
+    const i = values.reduce<number>((best, v, k) => (Math.abs(Number(v)) < Math.abs(Number(values[best])) ? k : best), 0);
+    return { indices: [i], note: `${noun} ${valueText(values[i])}` };
   }
   return { indices: [0], note: values.length > 1 ? `${noun} ${valueText(values[0])} (the first of ${values.length})` : `${noun} ${valueText(values[0])}` };
 }
