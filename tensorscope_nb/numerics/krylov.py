@@ -21,9 +21,9 @@ Array = NDArray[np.float64]
 
 BLOCK = 1 << 17  # entries of a vector taken at once, so that sums in float32 stay short
 COPIED = 1 << 20  # entries of the basis copied at once to compress it in place
+ASYMMETRY = 1e-4  # of ‖A v‖: rounding of products stays far below, wrong second derivatives do not
 # Roundings of ‖A‖ within which a rest is no direction of its own: the basis spans an invariant subspace. Thousands of products
 # with restarts leave true residuals of up to 4 in float32, and up to 50 in float64, where the projected problem rounds too.
-ASYMMETRY = 1e-4  # of ‖A v‖: rounding of products stays far below, wrong second derivatives do not
 ROUNDING = 40
 
 
@@ -78,8 +78,12 @@ class Basis:
         return True
 
     def _check_symmetry(self, i: int, coefficients: Array) -> None:
-        """⟨vⱼ, A vᵢ⟩ was computed once already, as ⟨vᵢ, A vⱼ⟩, for each vⱼ that is done: where the two part, A has no such T."""
-        apart = np.abs(coefficients[self.done] - self.projected[i, self.done]).max(initial=0.0)
+        """⟨vⱼ, A vᵢ⟩ was computed once already, as ⟨vᵢ, A vⱼ⟩, for each vⱼ that is done: where the two part, A has no such T.
+
+        Of a direction that is gone and comes back with vᵢ no more is known than how far A vⱼ reaches into those that are gone.
+        """
+        differences = np.abs(coefficients[self.done] - self.projected[i, self.done])
+        apart = (differences - np.linalg.norm(self.forgotten[:, self.done], axis=0)).max(initial=0.0)
         if apart > max(ASYMMETRY, 1000 * self.eps) * self.length:
             raise ValueError(
                 f"the operator is not symmetric: ⟨u, A v⟩ and ⟨v, A u⟩ differ by {apart / self.length:.1g} of ‖A v‖; a "

@@ -84,6 +84,8 @@ class Lanczos:
         self.lowest, self.highest = End(np.inf, np.inf), End(-np.inf, np.inf)
         self._check: Check | None = None
         self._checked: Array = np.full(k, np.inf)  # the wanted values at the last check
+        self._tried = False  # whether a check has begun with these values
+        self._due = 0  # vectors to multiply before it
         self._scale = 0.0  # the largest |θ| seen
         self._solution: tuple[Array, Array, Array] | None = None
 
@@ -137,6 +139,8 @@ class Lanczos:
         if m == self.basis.size:
             self._solve()
             self.finished = True
+        elif 4 * m >= 3 * self.basis.size and self.basis.size == self.basis.capacity:
+            return  # so little is left that all of it is taken: no random vector can say much of so few dimensions
         elif m >= self.k and (self._check is not None or m % (1 + m // CHEAP) == 0):
             pairs = self.pairs()
             changed = not np.allclose(self._checked, pairs.values, rtol=0, atol=self.tolerance * self._scale)
@@ -145,12 +149,26 @@ class Lanczos:
             self._check = None
             if self._open():
                 return
-            if not changed:
+            if changed:
+                self._checked, self._tried, self._due = pairs.values, False, len(self._hanging())
+            if self._due and self._hanging():
+                return
+            if self._tried:
                 self.finished = True
             elif self.basis.used < self.basis.size:
-                self._checked = pairs.values
+                self._tried = True
                 self._make_room()
                 self._check = Check(self.basis, self._limits())
+
+    def _hanging(self) -> list[int]:
+        """Waiting vectors that hang on the others by less than the tolerance, the loosest first.
+
+        Nothing says what the operator does with them: an eigenvector that was missed may be one, and a random vector, which is
+        orthogonal to all of the basis, would not show it.
+        """
+        held = np.linalg.norm(self.basis.projected[np.ix_(self.basis.waiting, self.basis.done)], axis=1)
+        loose = held <= self.tolerance * self._scale
+        return [self.basis.waiting[i] for i in np.argsort(held, kind="stable") if loose[i]]
 
     def _open(self) -> list[int]:
         """The wanted pairs that are not converged, and others that would be wanted if they were off by their residual."""
@@ -173,6 +191,9 @@ class Lanczos:
     def _next(self) -> int:
         """Which vector to multiply: a fresh random one and its successors, or else what the open pairs lack most."""
         waiting = self.basis.waiting
+        if self._check is None and self._due and (hanging := self._hanging()):
+            self._due -= 1
+            return hanging[0]
         if len(waiting) == 1 or self._check is not None:
             return waiting[-1]
         values, _, mix = self._solve()

@@ -33,12 +33,15 @@ class Check:
         self.limits, self.enough = limits, basis.size / chi2.ppf(RISK, 1)
         self.shares: Array = np.zeros((len(limits), basis.capacity + 1))
         self.shares[:, basis.waiting[-1]] = 1
+        self.excluded = np.zeros(len(limits), dtype=bool)
 
     def follow(self, basis: Basis, i: int) -> None:
         """The shares in the newest vector, which is what the product with vector ``i`` has left."""
         *others, new = sorted([*basis.done, *basis.waiting])
         known = self.shares[:, others] @ basis.projected[others, i]
         self.shares[:, new] = (self.limits * self.shares[:, i] - known) / basis.projected[new, i]
+        self.excluded |= (self.shares**2).sum(1) > self.enough
+        self.shares[self.excluded] = 0  # while another limit is waited for they would overflow
 
     def turn(self, basis: Basis, mix: Array, forget: Sequence[int]) -> None:
         """The shares in the basis that ``compress`` is about to make."""
@@ -49,4 +52,4 @@ class Check:
     @property
     def passed(self) -> bool:
         """Whether an eigenvector at any of the limits is excluded."""
-        return bool(((self.shares**2).sum(1) > self.enough).all())
+        return bool(self.excluded.all())

@@ -43,7 +43,10 @@ class Members:
         words = {"long_name": "training step" if self.dimension == "checkpoint" else self.dimension}
         done = self.coordinates[: len(results)]
         index = xr.DataArray(np.array(done), dims=self.dimension, name=self.dimension, attrs=words)
-        joined = xr.concat(_of_all_pairs(results), index, join="exact", combine_attrs="override")
+        try:
+            joined = xr.concat(_of_all_pairs(results), index, join="exact", combine_attrs="override")
+        except xr.AlignmentError as error:
+            raise ValueError(_apart(results, self.dimension)) from error
         said = [json.loads(result.attrs["tensorscope"]) for result in results]
         members = [{key: member[key] for key in OWN if key in member} for member in said]
         common = {key: value for key, value in said[0].items() if key not in OWN}
@@ -60,6 +63,13 @@ class Members:
         along = [str(name) for name, v in joined.data_vars.items() if self.dimension in v.dims and v.dtype.kind in "biuf"]
         numbers = joined.assign({name: joined[name].astype(float) for name in along})
         return numbers.reindex({self.dimension: np.array(self.coordinates)})
+
+
+def _apart(results: Sequence[xr.Dataset], dimension: str) -> str:
+    first = results[0]
+    apart = [str(dim) for dim in first.dims if any(dim in r.dims and not first[dim].equals(r[dim]) for r in results)]
+    remedy = "pass density_range=" if apart == ["curvature"] else "leave out what differs, or study them one by one"
+    return f"the {dimension}s differ along {', '.join(apart)}, so that their results fit no common array: {remedy}"
 
 
 def _of_all_pairs(results: Sequence[xr.Dataset]) -> Sequence[xr.Dataset]:

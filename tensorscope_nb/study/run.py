@@ -65,7 +65,7 @@ def run_recipes(
         if isinstance(ended, Unfinished) and members.dimension is None:
             keep({recipe.name: r for recipe, r in zip(recipes, ended.results, strict=True) if r is not None})
         elif found:
-            keep(_along(members.joined, recipes, found))
+            keep(_along(members.joined, recipes, found, fitting=True))
         raise
     keep(_along(members.joined, recipes, found))
 
@@ -84,10 +84,21 @@ def _one(
 
 
 def _along(
-    join: Callable[[Sequence[xr.Dataset]], xr.Dataset], recipes: Sequence[Recipe], found: Sequence[Sequence[xr.Dataset]]
+    join: Callable[[Sequence[xr.Dataset]], xr.Dataset],
+    recipes: Sequence[Recipe],
+    found: Sequence[Sequence[xr.Dataset]],
+    *,
+    fitting: bool = False,
 ) -> Results:
-    """What the members have found, by recipe, joined along them."""
-    return {recipe.name: join(results) for recipe, results in zip(recipes, zip(*found, strict=True), strict=True)}
+    """What the members have found, by recipe, joined along them; ``fitting``: of the recipes for which that is possible."""
+    joined: Results = {}
+    for recipe, results in zip(recipes, zip(*found, strict=True), strict=True):
+        try:
+            joined[recipe.name] = join(results)
+        except ValueError as error:
+            if not fitting:
+                raise ValueError(f"{recipe.name}: {error}") from error
+    return joined
 
 
 def _so_far(calls: Calls, recipes: Sequence[Recipe], audience: Audience) -> SoFar:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from tensorscope_nb.numerics import krylov, lanczos, missed
+from tensorscope_nb.numerics.krylov import Basis
 from tensorscope_nb.numerics.lanczos import Lanczos, basis_for
+from tensorscope_nb.numerics.missed import Check
 
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 WHICH = ("LA", "SA", "LM", "BE")
@@ -392,3 +394,58 @@ def test_an_operator_that_is_not_symmetric_is_an_error():
             assert lanczos.n_products <= 10
         else:
             list(lanczos.steps())
+
+
+@pytest.mark.parametrize("size, k, which, tolerance, kind", [(42, 9, "SA", 1e-4, "levels"), (35, 2, "LA", 1e-2, "rank three")])
+def test_what_is_left_of_a_small_space_is_looked_at(size, k, which, tolerance, kind):
+    """Missed eigenvectors may be vectors of the basis that wait, to which every random one is orthogonal."""
+    missed = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        levels = rng.choice([5.0, 3, 1, 0, -2, -4], size)
+        values = levels if kind == "levels" else np.r_[3 * rng.standard_normal(3), np.zeros(size - 3)]
+        q, _ = np.linalg.qr(rng.standard_normal((size, size)))
+        a = torch.as_tensor(q * values @ q.T)
+        lanczos = Lanczos(
+            lambda v, a=a: a @ v,
+            size,
+            k,
+            which=which,
+            tolerance=tolerance,
+            basis=size,
+            most_products=500,
+            seed=seed,
+            dtype=a.dtype,
+        )
+        for _ in lanczos.steps():
+            pass
+        truth = np.sort(values)[::-1]
+        truth = truth[:k] if which == "LA" else truth[-k:]
+        missed += abs(lanczos.pairs().values - truth).max() > 2 * tolerance * abs(values).max()
+    assert missed <= 1  # of 60, at a risk of 0.01 each
+
+
+def test_a_direction_that_was_let_go_and_comes_back_is_no_asymmetry():
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        q, _ = np.linalg.qr(rng.standard_normal((200, 200)))
+        a = torch.as_tensor(q * rng.choice([5.0, 4, 3, 1, 0.5, 0, -2, -4], 200) @ q.T)
+        lanczos = Lanczos(
+            lambda v, a=a: a @ v, 200, 8, which="SA", tolerance=1e-2, basis=16, most_products=200, seed=seed, dtype=a.dtype
+        )
+        for _ in lanczos.steps():
+            pass
+        np.testing.assert_allclose(lanczos.pairs().values, -4, atol=0.1)
+
+
+def test_an_end_that_is_excluded_does_not_overflow_while_the_other_is_waited_for():
+    basis = Basis(50, 40, 0, torch.float64, "cpu")
+    basis.add_random()
+    check = Check(basis, np.array([1e12, 0.0]))
+    diagonal = torch.linspace(-1, 1, 50, dtype=torch.float64)
+    with np.errstate(all="raise"):
+        for _ in range(30):
+            i = basis.waiting[-1]
+            basis.absorb(i, diagonal * basis.rows[i])
+            check.follow(basis, i)
+    assert check.excluded.tolist() == [True, False] and not check.passed

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from model_zoo import CAUSAL
 from tiny_models import random_gpt2
 
 import tensorscope_nb as ts
@@ -197,3 +198,16 @@ def test_a_plan_counts_passes_bytes_and_seconds(monkeypatch):
         assert pairs["passes"].item() == 1 + (pieces + 1) / 2 > 2 and pairs["bytes"].item() <= 3 * 8_000_000
     with pytest.raises(ValueError, match="no recipes: name at least one"):
         study.plan()
+
+
+def test_members_that_fit_no_common_array_are_told_apart_and_other_results_are_kept():
+    samples = ts.Samples.tokens(torch.randint(1, 50, (2, 6), generator=torch.Generator().manual_seed(0)))
+    study = ts.Study({name: ts.Scope(CAUSAL[name]()) for name in ("gpt2", "llama")}, samples)
+    eigenvalues, sharpness = ts.recipes.hessian_eigenvalues, ts.recipes.sam_sharpness
+    with pytest.raises(ValueError, match=r"hessian_eigenvalues: the models differ along parameter.*one by one"):
+        study.run(sharpness, eigenvalues.using(k=1, tolerance=0.1, vectors=True))
+    assert study["sam_sharpness"].sizes == {"model": 2}
+    with pytest.raises(ValueError, match=r"differ along curvature.*density_range="):
+        study.run(eigenvalues.using(k=1, tolerance=0.1, density=1))
+    study.run(eigenvalues.using(k=1, tolerance=0.1, density=1, density_range=(-30, 30)))
+    assert study["hessian_eigenvalues"]["density"].dims == ("model", "curvature")
