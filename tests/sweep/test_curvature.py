@@ -100,14 +100,14 @@ def test_with_drawn_labels_the_fisher_tends_to_the_gauss_newton_matrix(make, red
     truth = dense(Curvature(Objective(scope, samples, reduction=reduction), "ggn"))
     directions = torch.randn(6, len(truth), dtype=truth.dtype, generator=torch.Generator().manual_seed(0))
     total, errors = torch.zeros_like(directions), {}
-    for seed in range(400):
+    for seed in range(200):
         drawn, _ = units(scope, samples, "sequence", "mc", seed)
         fisher = Curvature(Objective(scope, drawn, reduction=reduction), "fisher")
         total += torch.stack([fisher(v) for v in directions])
-        if seed + 1 in (25, 400):
+        if seed + 1 in (25, 200):
             errors[seed + 1] = float((total / (seed + 1) - directions @ truth).norm() / (directions @ truth).norm())
-    assert errors[400] < 0.1
-    assert errors[400] < 0.5 * errors[25]  # a quarter in expectation: no bias is left
+    assert errors[200] < 0.15
+    assert errors[200] < 0.6 * errors[25]  # about a third in expectation: no bias is left
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "llama tied", "gpt_neox", "gemma2", "qwen3"])
