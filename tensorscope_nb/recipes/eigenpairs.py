@@ -96,7 +96,7 @@ class Forms:
 
     def steps(self) -> Iterator[None]:
         for rows in self.curvature.parts:
-            self.found[rows] = self.curvature.by_sample(self.vectors, rows).numpy()
+            self.found[rows, : len(self.vectors)] = self.curvature.by_sample(self.vectors, rows).numpy()
             yield
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tensorscope_nb.numerics.krylov import ROUNDING
 from tensorscope_nb.numerics.lanczos import Pairs
 from tensorscope_nb.recipes.covered import said, sequences
 from tensorscope_nb.recipes.eigenpairs import add_samples, add_vectors, eigen_dataset, eigen_variables
+from tensorscope_nb.recipes.search import check_k
 from tensorscope_nb.scope.flat import flat
 from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.settings import current
@@ -41,14 +43,13 @@ def by_gram(
     """λ and u of the n × n matrix K / N, K[i, j] = ⟨g_i, g_j⟩; the eigenvectors are v = Gᵀu / √(N λ), and zero beyond rank n."""
     gram = Gram()
     objective = Objective(scope, samples, modules=asked["modules"], reduction=asked["reduction"])
-    if k > objective.size:
-        raise ValueError(f"k is {k} and there are {objective.size} weights, which have as many eigenvalues: ask for no more")
+    check_k(k, objective.size)
     covered = yield GradientRequest(samples, [gram], **asked)
     n = len(covered.samples)
     total = sum(k_ij[:n, :n] for k_ij in gram.values.values()) / covered.divisor
     values, u = torch.linalg.eigh(total)
     values, u = values.flip(0).clamp(min=0)[:k], u.flip(1)[:, :k]
-    rounding = torch.finfo(objective.parameters[0].dtype).eps * float(values[0])  # of the gradients
+    rounding = ROUNDING * torch.finfo(objective.parameters[0].dtype).eps * float(values[0])  # of the gradients, too
     found = np.zeros(k)
     found[: len(values)] = values.numpy()
     pairs = Pairs(found, np.full(k, rounding), np.ones(k, bool))

@@ -23,7 +23,7 @@ class Probes:
     def __init__(self, curvature: Curvature, n: int, ends: tuple[float, float] | None, seed: int | None) -> None:
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0:
             raise ValueError(f"density is {n!r}: give how many random vectors to take, a whole number (0 for no density)")
-        if ends is not None and not (len(ends) == 2 and ends[0] < ends[1]):
+        if ends is not None and not (np.shape(ends) == (2,) and np.isreal(ends).all() and -np.inf < ends[0] < ends[1] < np.inf):
             raise ValueError(f"density_range is {ends!r}: give its lower and its upper end")
         self.curvature, self.n, self.ends = curvature, int(n), ends
         row = curvature.size * curvature.dtype.itemsize

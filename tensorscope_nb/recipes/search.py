@@ -22,10 +22,7 @@ class Search:
     def __init__(
         self, curvature: Curvature, k: int, which: Which, tolerance: float, max_products: int | None, seed: int | None
     ) -> None:
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise ValueError(f"k is {k!r}: ask for at least 1 eigenvalue, a whole number")
-        if k > curvature.size:
-            raise ValueError(f"k is {k} and there are {curvature.size} weights, which have as many eigenvalues: ask for no more")
+        check_k(k, curvature.size)
         if which not in ("LA", "SA", "LM", "BE"):
             raise ValueError(f"which is {which!r}: choose 'LA' (the largest), 'SA', 'LM' (by size) or 'BE' (both ends)")
         if max_products is not None and max_products < 1:
@@ -71,3 +68,10 @@ class Search:
     def vectors(self) -> Tensor:
         """(found, size), in their order."""
         return self.lanczos.vectors()
+
+
+def check_k(k: int, size: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k is {k!r}: ask for at least 1 eigenvalue, a whole number")
+    if k > size:
+        raise ValueError(f"k is {k} and there are {size} weights, which have as many eigenvalues: ask for no more")

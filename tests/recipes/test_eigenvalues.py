@@ -1,5 +1,6 @@
 """Eigenvalues of the loss's curvature against dense truth, closed forms, and what is said of those that are not there yet."""
 
+import copy
 import json
 import signal
 import warnings
@@ -214,11 +215,33 @@ def test_what_has_not_converged_says_so():
         assert min(abs(truth - value)) <= residual  # some eigenvalue is that near
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_the_residuals_of_inner_products_are_bounds(precision):
+    scope = ts.load("tiny")
+    double = ts.Scope(copy.deepcopy(scope.model).double())
+    samples = ts.datasets.shakespeare(scope, n=8, length=32)
+    found = fisher(scope if precision == "float32" else double, samples, k=8, kind="empirical", vectors=True)
+    operator = Curvature(Objective(double, samples), "fisher")
+    for value, residual, v in zip(found["eigenvalue"].values, found["residual"].values, found["eigenvector"].values, strict=True):
+        v = torch.as_tensor(v).double()
+        assert float((operator(v) - value * v).norm()) <= residual
+
+
 def test_few_products_leave_gaps_and_not_zeros():
     scope, samples = language()
     with pytest.warns(UserWarning, match="have not converged"):
         found = hessian(scope, samples, k=6, max_products=2)
     assert np.isnan(found["eigenvalue"]).sum() == 4 and not found["converged"].any()
+    with pytest.warns(UserWarning, match="have not converged"):
+        found = hessian(scope, samples, k=6, max_products=2, per_sample=True)
+    assert np.isfinite(found["curvature_by_sample"][:, :2]).all() and np.isnan(found["curvature_by_sample"][:, 2:]).all()
+
+
+@pytest.mark.parametrize("k", [0, -3, 2.5, True])
+@pytest.mark.parametrize("kind", ["ggn", "empirical"])
+def test_a_k_that_is_no_number_of_eigenvalues_is_refused(k, kind):
+    with pytest.raises(ValueError, match=f"k is {k}: ask for at least 1"):
+        fisher(*perceptron(), k=k, kind=kind)
 
 
 class Interrupted(nn.Module):
@@ -325,9 +348,11 @@ def test_the_density_has_the_moments_of_the_dense_matrix():
     assert (abs(density - smooth) < error + 0.02 * smooth.max()).mean() > 0.9
     fixed = hessian(scope, samples, k=1, modules=MLP, density=2, density_range=(-5, 5))
     assert (fixed["curvature"][0], fixed["curvature"][-1]) == (-5, 5)
-    for options, words in (({"density": -1}, "density is -1"), ({"density": 2, "density_range": (3, 1)}, "density_range is")):
-        with pytest.raises(ValueError, match=words):
-            hessian(scope, samples, **options)
+    with pytest.raises(ValueError, match="density is -1"):
+        hessian(scope, samples, density=-1)
+    for ends in ((3, 1), 5, "ab", (-np.inf, 1)):
+        with pytest.raises(ValueError, match="density_range is"):
+            hessian(scope, samples, density=2, density_range=ends)
 
 
 def test_an_interrupt_after_the_search_keeps_its_pairs():
