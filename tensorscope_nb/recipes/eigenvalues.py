@@ -62,9 +62,10 @@ def hessian_eigenvalues(
     Source: Ghorbani et al. 2019; Yao et al. 2020, arXiv:1912.07145.
 
     Result: ``[component] eigenvalue`` (descending), ``residual`` (some eigenvalue lies within it of λ), ``converged``; scalar
-    ``lowest``, the lowest value that any direction tried has shown: negative means that the loss curves downwards somewhere,
-    whatever ``which`` asked for. ``layer=2`` takes the diagonal block of one layer, ``layer="each"`` one search per layer:
-    ``[layer, component] eigenvalue, residual, converged`` and ``[layer] top_eigenvalue, lowest``. With ``vectors`` also
+    ``lowest``, the lowest value that any direction tried has shown: negative, by more than the smallest ``residual`` (which is
+    rounding, at least), means that the loss curves downwards somewhere, whatever ``which`` asked for. ``layer=2`` takes the
+    diagonal block of one layer, ``layer="each"`` one search per layer: ``[layer, component] eigenvalue, residual, converged``
+    and ``[layer] top_eigenvalue, lowest``. With ``vectors`` also
     ``[component, parameter] eigenvector`` (``ts.unflatten`` gives them the shapes of the parameters). With ``per_sample``
     also ``[sample, component] curvature_by_sample``, vᵀ∇²ℓ_i v: which samples make a direction sharp; their mean is the
     eigenvalue. ``density=10`` adds the spectral density by stochastic Lanczos quadrature with so many random vectors:
@@ -136,8 +137,9 @@ def fisher_eigenvalues(
     of the Hessian that is left when the outputs are linear in the weights. ``"empirical"``: F = mean_i g_i g_iᵀ, g_i the
     gradient of a sample's own loss with the data's labels: neither of these, and never the square of a batch gradient.
     ``"mc"``: the same with one label drawn from the model for each prediction; its expectation over draws is G for a
-    classifier, and for a language model with ``reduction="sum"`` or ``sample_unit="token"``: under the mean over a sequence
-    of n tokens its gradients, and so F, are n times smaller. ``sample_unit`` and ``reduction`` as in ``grouped_fisher``.
+    classifier, and for a language model with ``reduction="sum"`` or ``sample_unit="token"`` the G of ``reduction="sum"``,
+    where each token counts alike. Under the mean over a sequence of n tokens its part of F is n times smaller than its part
+    of G. ``sample_unit`` and ``reduction`` as in ``grouped_fisher``.
     Source: Kunstner et al. 2019; Martens 2014, arXiv:1412.1193.
 
     Result: ``[component] eigenvalue`` (descending), ``residual``, ``converged``; with ``vectors`` ``[component, parameter]
