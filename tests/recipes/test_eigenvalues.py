@@ -427,3 +427,13 @@ def test_bad_options_get_one_clear_line(recipe, options, words):
         warnings.simplefilter("error")
         recipe(scope, samples, **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_vectors_of_inner_products_are_eigenvectors_of_the_dense_fisher(reduction):
+    scope, samples = language()
+    found = fisher(scope, samples, k=4, kind="empirical", vectors=True, reduction=reduction)
+    truth = Curvature(Objective(scope, samples, reduction=reduction), "fisher")
+    for value, v in zip(found["eigenvalue"].values, torch.as_tensor(found["eigenvector"].values), strict=True):
+        assert float(v.norm()) == pytest.approx(1, abs=1e-9)
+        assert float((truth(v) - value * v).norm()) < 1e-9 * float(found["eigenvalue"][0])

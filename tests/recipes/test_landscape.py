@@ -1,5 +1,6 @@
 """The loss on a plane: closed forms, normalisation by its definition, and a model that is as it was."""
 
+import copy
 import json
 
 import numpy as np
@@ -447,3 +448,11 @@ def test_a_loss_that_depends_on_the_other_samples_is_refused():
         landscape(ts.Scope(Mixing()), rows, n_points=3)
     with pytest.raises(ts.UnsupportedModel, match="changes with the samples beside it"):
         ts.recipes.sam_sharpness(ts.Scope(Mixing()), rows)
+
+
+def test_directions_are_the_same_in_both_precisions(scope):
+    single = random_plane(scope, dict(scope.model.named_parameters()), "filter", 0)
+    double = ts.Scope(copy.deepcopy(scope.model).double())
+    wide = random_plane(double, dict(double.model.named_parameters()), "filter", 0)
+    for a, b in zip([*single.delta, *single.eta], [*wide.delta, *wide.eta], strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-7)
