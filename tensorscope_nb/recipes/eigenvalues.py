@@ -62,14 +62,15 @@ def hessian_eigenvalues(
     Source: Ghorbani et al. 2019; Yao et al. 2020, arXiv:1912.07145.
 
     Result: ``[component] eigenvalue`` (descending), ``residual`` (some eigenvalue lies within it of λ), ``converged``; scalar
-    ``lowest``, the lowest value that any direction tried has shown: negative means that the loss curves downwards somewhere,
-    whatever ``which`` asked for. ``layer=2`` takes the diagonal block of one layer, ``layer="each"`` one search per layer:
-    ``[layer, component] eigenvalue, residual, converged`` and ``[layer] top_eigenvalue, lowest``. With ``vectors`` also
-    ``[component, parameter] eigenvector`` (``ts.unflatten`` gives them the shapes of the parameters). With ``per_sample``
-    also ``[sample, component] curvature_by_sample``, vᵀ∇²ℓ_i v: which samples make a direction sharp; their mean is the
-    eigenvalue. ``density=10`` adds the spectral density by stochastic Lanczos quadrature with so many random vectors:
-    ``[curvature] density`` and the scalar ``trace``, each with its 95 % interval over those vectors, of 64 products each;
-    ``density_range`` fixes its ends, so that the checkpoints of a Study have the same. Attributes ``n_products, method``.
+    ``lowest``, the lowest curvature that any direction tried has shown: below zero it proves that the loss curves downwards
+    somewhere, whatever ``which`` asked for; above zero it proves nothing (ask for ``which="SA"``). ``layer=2`` takes the
+    diagonal block of one layer, ``layer="each"`` one search per layer: ``[layer, component] eigenvalue, residual, converged``
+    and ``[layer] top_eigenvalue, lowest``, and nothing of what follows here. With ``vectors`` also ``[component, parameter]
+    eigenvector`` (``ts.unflatten`` gives them the shapes of the parameters). With ``per_sample`` also ``[sample, component]
+    curvature_by_sample``, vᵀ∇²ℓ_i v: which samples make a direction sharp; their mean is the eigenvalue. ``density=10`` adds
+    the spectral density by stochastic Lanczos quadrature with so many random vectors: ``[curvature] density`` and the scalar
+    ``trace``, each with its 95 % interval over those vectors, of 64 products each; ``density_range`` fixes its ends, so that
+    the checkpoints of a Study have the same, which they need. Attributes ``n_products, method``.
     Units: loss per weight².
     Errors: ValueError for a k beyond the weights, or whose basis of k + 8 vectors does not fit the memory option;
     UnsupportedModel for half precision, for attention without a second derivative, and where samples mix; MemoryError where
