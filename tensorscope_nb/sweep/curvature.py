@@ -26,7 +26,7 @@ from tensorscope_nb.numerics.curvature import (
     hessian_product,
 )
 from tensorscope_nb.scope.flat import shaped
-from tensorscope_nb.scope.forward import usual_chunk
+from tensorscope_nb.scope.forward import bytes_per_sample, usual_chunk
 from tensorscope_nb.scope.interrupts import allowed
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.objective import Objective
@@ -133,6 +133,14 @@ class Curvature:
         """So that gᵢ is of the mean loss, or with the losses summed of the summed one."""
         return self.objective.shares(rows, like) * self.objective.weights[rows].to(like)
 
+    def _bytes(self, few: slice) -> float:
+        try:
+            return _bytes(lambda: self._made(few), self.objective.parameters)
+        except RuntimeError as error:
+            if "saved tensor hooks" not in str(error):  # a model with torch.func inside
+                raise
+            return 4.0 * few.stop * bytes_per_sample(self.objective.samples, self.objective.scope.anatomy)
+
     def _plan(self) -> None:
         """How many samples go at a time, and whether the graphs of all can be kept: by the bytes of a trial with few."""
         if self._parts:
@@ -141,7 +149,7 @@ class Curvature:
         few = slice(0, min(FEW, n))
         self.objective.check_apart(few)
         with _faults(self.objective, self.matrix, few):
-            self._each = _bytes(lambda: self._made(few), self.objective.parameters) / few.stop
+            self._each = self._bytes(few) / few.stop
         fitting = memory
         if self.device.type == "cpu":
             fitting = min(memory, max(CACHED, LARGE * self.size * self.dtype.itemsize))
@@ -179,6 +187,16 @@ def _faults(objective: Objective, matrix: Matrix, rows: slice) -> Iterator[None]
             raise MemoryError(
                 f"out of memory in a product with the {matrix} ({objective.size:,} weights, {rows.stop - rows.start} samples at "
                 "a time): give a smaller chunk=, shorter samples, or fewer modules="
+            ) from error
+        if "SparseTensorImpl" in said:
+            raise UnsupportedModel(
+                f"{objective.scope.name} has an embedding whose gradients are sparse, and products are dense: build it with "
+                "sparse=False"
+            ) from error
+        if "modified by an inplace operation" in said:
+            raise UnsupportedModel(
+                f"{objective.scope.name} writes into a tensor, such as a buffer, that its own derivative needs: its "
+                "products would be of other values than its loss; write into a copy"
             ) from error
         if any(words in said for words in ONCE):
             raise UnsupportedModel(

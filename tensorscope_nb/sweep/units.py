@@ -65,7 +65,8 @@ def drawn(scope: Scope, samples: Samples, seed: int) -> Samples:
             check_output(output, part, scope.model)
             if not language and output.ndim != 2:
                 raise UnsupportedModel(f"{unlike}, and the output {tuple(output.shape)} is none of classes")
-            found += [_draw(row, f"{seed}:{name}") for row, name in zip(output, part.ids, strict=True)]
+            seen = part.attention_mask.bool().cpu() if language else torch.ones(len(part), 1, dtype=torch.bool)
+            found += [_draw(row, at, f"{seed}:{name}") for row, at, name in zip(output, seen, part.ids, strict=True)]
     if not language:
         return replace(samples, labels=torch.cat(found))
     predicted = scope.rule.predicted(samples)
@@ -75,7 +76,10 @@ def drawn(scope: Scope, samples: Samples, seed: int) -> Samples:
     return replace(samples, labels=labels.masked_fill(~predicted, IGNORED))
 
 
-def _draw(logits: Tensor, name: str) -> Tensor:
+def _draw(logits: Tensor, seen: Tensor, name: str) -> Tensor:
+    """One label for each place that is seen: padding takes no random numbers, so that it does not matter where it stands."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    rows = logits.double().cpu().softmax(-1)
-    return torch.multinomial(rows if rows.ndim > 1 else rows[None], 1, generator=generator)[:, 0]
+    rows = logits.double().cpu().softmax(-1).reshape(len(seen), -1)
+    labels = torch.zeros(len(seen), dtype=torch.long)
+    labels[seen] = torch.multinomial(rows[seen], 1, generator=generator)[:, 0]
+    return labels

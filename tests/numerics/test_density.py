@@ -128,3 +128,12 @@ def test_deterministic_by_seed_and_what_cannot_be_done_is_said():
         estimated(values, 0, 4)
     with pytest.raises(ValueError, match="width is 0"):
         estimated(values, 2, 4).curve(width=0)
+
+
+def test_the_standard_error_is_of_a_sample_of_probes():
+    diagonal = torch.linspace(0, 3, 30, dtype=torch.float64)
+    density = Density(lambda v: diagonal * v, 30, n_probes=3, m=5, seed=0, dtype=torch.float64)
+    for _ in density.steps():
+        pass
+    means = [float((nodes * weights).sum()) for nodes, weights in zip(density.nodes, density.weights, strict=True)]
+    assert density.mean(lambda x: x)[1] == pytest.approx(np.std(means, ddof=1) / np.sqrt(3))

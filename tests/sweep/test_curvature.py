@@ -300,6 +300,53 @@ def test_a_part_without_a_second_derivative_is_named():
         operator(torch.ones(8))
 
 
+class Buffered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+        self.register_buffer("scale", torch.ones(2))
+
+    def forward(self, x):
+        self.scale.add_(1)
+        return torch.tanh(self.linear(x)) * self.scale
+
+
+class Sparse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(3, 2, sparse=True)
+
+    def forward(self, x):
+        return self.embedding(x.long()).sum(1)
+
+
+@pytest.mark.parametrize("model, words", [(Buffered, "writes into a tensor"), (Sparse, "sparse=False")])
+def test_what_has_no_products_says_why(model, words):
+    operator = Curvature(
+        Objective(ts.Scope(model()), ts.Samples.tensors(torch.ones(2, 3), torch.zeros(2, dtype=torch.long))), "hessian"
+    )
+    with pytest.raises(ts.UnsupportedModel, match=words):
+        operator(torch.ones(operator.size))
+
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 5).double()
+
+    def forward(self, x):
+        return torch.func.vmap(torch.func.grad(lambda v: (torch.tanh(v) ** 2).sum()))(self.linear(x))
+
+
+def test_a_model_with_derivatives_inside():
+    _, samples = perceptron()
+    scope = ts.Scope(Functional())
+    truth = dense_hessian(
+        lambda weights: cross_entropy(functional_call(scope.model, weights, (samples.inputs["x"],)), samples.labels), scope
+    )
+    torch.testing.assert_close(dense(Curvature(Objective(scope, samples), "hessian")), truth, rtol=1e-9, atol=1e-11)
+
+
 def test_half_precision_is_refused():
     model = nn.Sequential(nn.Linear(3, 2)).half()
     samples = ts.Samples.tensors(torch.ones(2, 3), torch.zeros(2, dtype=torch.long))

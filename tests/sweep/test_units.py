@@ -120,3 +120,16 @@ def test_drawn_labels_of_a_language_model_stand_where_tokens_are_predicted():
     custom = ts.Scope(torch.nn.Linear(2, 2), loss=lambda out, y: out.sum(1))
     with pytest.raises(ts.UnsupportedModel, match="must be the likelihood of labels"):
         ts.recipes.fisher_importance(custom, (torch.ones(2, 2), torch.zeros(2)), kind="mc")
+
+
+def test_drawn_labels_do_not_depend_on_the_side_of_the_padding():
+    scope = ts.Scope(random_gpt2())
+    ids = torch.randint(1, 50, (4, 8), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 5:], mask[2, 3:] = 0, 0
+    turned = torch.stack([row.roll(int((~seen.bool()).sum())) for row, seen in zip(ids, mask, strict=True)])
+    right, left = (
+        drawn(scope, ts.Samples.tokens(*given), 3).labels for given in ((ids, mask), (turned, mask.flip(1)))
+    )  # seen tokens, and the same ones after the padding
+    for a, b in zip(right, left, strict=True):
+        assert torch.equal(a[a >= 0], b[b >= 0])
