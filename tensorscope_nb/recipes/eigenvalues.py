@@ -62,10 +62,10 @@ def hessian_eigenvalues(
     Source: Ghorbani et al. 2019; Yao et al. 2020, arXiv:1912.07145.
 
     Result: ``[component] eigenvalue`` (descending), ``residual`` (some eigenvalue lies within it of λ), ``converged``; scalar
-    ``lowest``, the lowest curvature that any direction tried has shown: below zero it proves that the loss curves downwards
-    somewhere, whatever ``which`` asked for; above zero it proves nothing (ask for ``which="SA"``). ``layer=2`` takes the
-    diagonal block of one layer, ``layer="each"`` one search per layer: ``[layer, component] eigenvalue, residual, converged``
-    and ``[layer] top_eigenvalue, lowest``, and nothing of what follows here. With ``vectors`` also ``[component, parameter]
+    ``lowest``, the lowest curvature that any direction tried has shown: below zero, by more than the smallest residual, it
+    proves that the loss curves downwards somewhere, whatever ``which`` asked for; above zero it proves nothing (ask for
+    ``which="SA"``). ``layer=2`` takes the diagonal block of one layer, ``layer="each"`` one search per layer: ``[layer,
+    component] eigenvalue, residual, converged`` and ``[layer] top_eigenvalue, lowest``, and nothing of what follows here. With ``vectors`` also ``[component, parameter]
     eigenvector`` (``ts.unflatten`` gives them the shapes of the parameters). With ``per_sample`` also ``[sample, component]
     curvature_by_sample``, vᵀ∇²ℓ_i v: which samples make a direction sharp; their mean is the eigenvalue. ``density=10`` adds
     the spectral density by stochastic Lanczos quadrature with so many random vectors: ``[curvature] density`` and the scalar
@@ -74,8 +74,8 @@ def hessian_eigenvalues(
     Units: loss per weight².
     Errors: ValueError for a k beyond the weights, or whose basis of k + 8 vectors does not fit the memory option;
     UnsupportedModel for half precision, for attention without a second derivative, and where samples mix; MemoryError where
-    a product does not fit. What has not converged in ``max_products`` says so, with a warning. Cost: about three products per
-    eigenvalue, each some two forwards and backwards of all samples; memory of about 4 k vectors the size of the model, or as
+    a product does not fit. What has not converged in ``max_products`` says so, with a warning. Cost: three to four products
+    per eigenvalue where the ends stand off from the rest, else more, each some two forwards and backwards of all samples; memory of about 4 k vectors the size of the model, or as
     few as k + 8 where the memory option allows no more. ``per_sample`` costs several products per component.
     How to read it: along an eigenvector of λ, gradient descent is stable for learning rates below 2 / λ. When not to trust it:
     the Hessian is of these samples; another draw moves it; under a rescaling of the weights that leaves the function alone it
@@ -137,8 +137,9 @@ def fisher_eigenvalues(
     of the Hessian that is left when the outputs are linear in the weights. ``"empirical"``: F = mean_i g_i g_iᵀ, g_i the
     gradient of a sample's own loss with the data's labels: neither of these, and never the square of a batch gradient.
     ``"mc"``: the same with one label drawn from the model for each prediction; its expectation over draws is G for a
-    classifier, and for a language model with ``reduction="sum"`` or ``sample_unit="token"``: under the mean over a sequence
-    of n tokens its gradients, and so F, are n times smaller. ``sample_unit`` and ``reduction`` as in ``grouped_fisher``.
+    classifier, and for a language model with ``reduction="sum"`` or ``sample_unit="token"`` the G of ``reduction="sum"``,
+    where each token counts alike. Under the mean over a sequence of n tokens its part of F is n times smaller than its part
+    of G. ``sample_unit`` and ``reduction`` as in ``grouped_fisher``.
     Source: Kunstner et al. 2019; Martens 2014, arXiv:1412.1193.
 
     Result: ``[component] eigenvalue`` (descending), ``residual``, ``converged``; with ``vectors`` ``[component, parameter]
