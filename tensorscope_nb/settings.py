@@ -12,7 +12,7 @@ GIGABYTE = 2**30
 @dataclass(frozen=True)
 class Options:
     seed: int = 0
-    memory: int = GIGABYTE  # bytes that activations of one chunk, or of one record, may take
+    memory: int = GIGABYTE  # bytes that each large thing may take: the activations of a chunk, a record, a basis
     progress: bool = True
 
 
@@ -26,15 +26,16 @@ def current() -> Options:
 
 @contextmanager
 def options(*, seed: int | None = None, memory: int | None = None, progress: bool | None = None) -> Iterator[Options]:
-    """Sets the default ``seed``, ``memory`` (bytes for activations) and ``progress`` inside a ``with`` block.
+    """Sets the default ``seed``, ``memory`` (bytes that each large thing may take: the activations of a chunk, a record,
+    a basis of vectors) and ``progress`` inside a ``with`` block.
 
     >>> import tensorscope_nb as ts
     >>> with ts.options(seed=3) as active:
     ...     active.seed
     3
     """
-    if memory is not None and memory <= 0:
-        raise ValueError(f"memory is {memory}: give a positive number of bytes")
+    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int | float) or memory <= 0):
+        raise ValueError(f"memory is {memory!r}: give a positive number of bytes, such as 8 * 2**30")
     given: dict[str, Any] = {"seed": seed, "memory": memory, "progress": progress}
     token = _current.set(replace(current(), **{k: v for k, v in given.items() if v is not None}))
     try:

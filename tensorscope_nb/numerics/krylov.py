@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 BLOCK = 1 << 17  # entries of a vector taken at once, so that sums in float32 stay short
 COPIED = 1 << 20  # entries of the basis copied at once to compress it in place
-ASYMMETRY = 1e-4  # of ‖A v‖: rounding of products stays far below, wrong second derivatives do not
+ASYMMETRY = 1e-2  # of ‖A v‖: no rounding of products comes near it
 # Roundings of ‖A‖ within which a rest is no direction of its own: the basis spans an invariant subspace. Thousands of products
 # with restarts leave true residuals of up to 4 in float32, and up to 50 in float64, where the projected problem rounds too.
 ROUNDING = 40
@@ -48,6 +48,7 @@ class Basis:
         self.projected: Array = np.zeros((self.capacity + 1, self.capacity + 1))
         self.forgotten: Array = np.zeros((0, self.capacity + 1))  # couplings of done vectors to vectors that are gone
         self.length = 0.0  # the largest ‖A vᵢ‖, at most ‖A‖
+        self.asymmetry = 0.0  # the largest |⟨vⱼ, A vᵢ⟩ − ⟨vᵢ, A vⱼ⟩|: rounding of the products, or an operator that is off
 
     @property
     def used(self) -> int:
@@ -84,7 +85,8 @@ class Basis:
         """
         differences = np.abs(coefficients[self.done] - self.projected[i, self.done])
         apart = (differences - np.linalg.norm(self.forgotten[:, self.done], axis=0)).max(initial=0.0)
-        if apart > max(ASYMMETRY, 1000 * self.eps) * self.length:
+        self.asymmetry = max(self.asymmetry, float(apart))
+        if apart > ASYMMETRY * self.length:
             raise ValueError(
                 f"the operator is not symmetric: ⟨u, A v⟩ and ⟨v, A u⟩ differ by {apart / self.length:.1g} of ‖A v‖; a "
                 "derivative that it is made of is wrong"

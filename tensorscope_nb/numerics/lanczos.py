@@ -116,7 +116,8 @@ class Lanczos:
             return Pairs(np.zeros(0), np.zeros(0), np.zeros(0, dtype=bool))
         values, residuals, _ = self._solve()
         wanted = self._outermost(values, self.k)
-        return Pairs(values[wanted], residuals[wanted], residuals[wanted] <= self.tolerance * self._scale)
+        bounds = np.maximum(residuals[wanted], self.basis.asymmetry)  # no product is known better than that
+        return Pairs(values[wanted], bounds, bounds <= self.tolerance * self._scale)
 
     def vectors(self) -> Tensor:
         """The Ritz vectors of ``pairs``, (k, size): rows of the basis, turned in place; the next step may overwrite them."""
@@ -262,9 +263,9 @@ def basis_for(size: int, k: int, memory: float, itemsize: int) -> int:
     rows, needed = int(memory // (size * itemsize)), min(size, k + SPARE)
     if rows >= needed:
         return min(rows, size)
-    fits = f"k={rows - SPARE} fits" if rows > SPARE else "not even k=1 fits"
+    size_needed = needed * size * itemsize
+    fits = f", which holds k={rows - SPARE}" if rows > SPARE else ""
     raise ValueError(
-        f"{k} eigenvectors of {size} entries need a basis of {needed} vectors, {needed * size * itemsize / 2**30:.2g} GiB, "
-        f"and the memory option allows {memory / 2**30:.2g} GiB ({fits}): "
-        "name modules=, ask for a smaller k or raise ts.options(memory=…)"
+        f"k={k} of {size:,} weights takes a basis of {needed} vectors, {size_needed / 2**30:.2g} GiB, and the memory option "
+        f"allows {memory / 2**30:.2g} GiB{fits}: use ts.options(memory={size_needed}), or fewer weights with layer= or modules="
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords
 from tensorscope_nb.recipes.probes import Probes
-from tensorscope_nb.recipes.search import Search, Which
+from tensorscope_nb.recipes.search import Found, Search, Which
 from tensorscope_nb.scope.flat import positions
 from tensorscope_nb.sweep.curvature import Curvature, Matrix
 from tensorscope_nb.sweep.objective import Objective
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tensorscope_nb.samples import Samples
 
 CURVATURE = "loss per weight²"
+PER_SAMPLE = 4  # products that what each sample adds costs per component, about
 LANCZOS = "Lanczos, thick restart, full orthogonalisation"
 
 
@@ -51,13 +52,15 @@ def by_products(
     curvature = Curvature(objective, matrix, chunk=chunk)
     search = Search(curvature, k, which, tolerance, max_products, seed)
     probes = Probes(curvature, density, density_range, seed)
-    done = yield Work(search, f"{matrix} products", progress)
+    later = probes.total + (PER_SAMPLE * k if per_sample else 0)
+    done = yield Work(search, f"{matrix} products", progress, more=later)
     complete = done is not None and done.complete
-    pairs, n_products = search.pairs, search.lanczos.n_products
+    found = search.found
     if complete:
-        _warn([pairs], n_products)
-    variables, coords = eigen_variables(pairs, words, unit), dict[str, Any]()
-    variables["lowest"] = ((), search.lanczos.lowest.value, "lowest curvature of all directions tried", unit)
+        _warn([found])
+    variables, coords = eigen_variables(found.pairs, words, unit), dict[str, Any]()
+    variables["lowest"] = ((), found.lowest, "lowest curvature of all directions tried", unit)
+    n_products = found.n_products
     if vectors:
         coords |= add_vectors(variables, search.vectors.cpu().numpy(), k, objective)
     if per_sample:
@@ -111,35 +114,34 @@ def layer_by_layer(
     **options: Any,
 ) -> Answered:
     """The k pairs of the diagonal block of each layer; NaN where an interrupt came first."""
-    found: list[Search] = []
-    searches = [Search(Curvature(objective, matrix, chunk=chunk), **options) for objective in objectives]
-    for layer, search in enumerate(searches):
-        done = yield Work(search, f"{matrix} products, layer {layer}", progress)
-        found.append(search)
+    found: list[Found] = []
+    total = 0.0
+    for objective in objectives:  # what cannot be searched is refused before anything is
+        total += Search(Curvature(objective, matrix, chunk=chunk), **options).total
+    for layer, objective in enumerate(objectives):
+        search = Search(Curvature(objective, matrix, chunk=chunk), **options)  # one basis at a time
+        total -= search.total
+        done = yield Work(search, f"{matrix} products, layer {layer}", progress, more=total)
+        found.append(search.found)
         if done is None or not done.complete:
             break
-    nan = np.full((len(searches), searches[0].k), np.nan)
-    values, residuals, converged = nan.copy(), nan.copy(), np.zeros(nan.shape, bool)
-    lowest = np.full(len(searches), np.nan)
-    for layer, search in enumerate(found):
-        pairs = search.pairs
-        values[layer], residuals[layer], converged[layer] = pairs.values, pairs.residuals, pairs.converged
-        lowest[layer] = search.lanczos.lowest.value
-    n_products = sum(search.lanczos.n_products for search in found)
-    variables: dict[str, Variable] = {
-        name: (("layer", "component"), value, long_name, units)
-        for (name, (_, _, long_name, units)), value in zip(
-            eigen_variables(found[0].pairs, words, unit).items(), (values, residuals, converged), strict=True
-        )
-    }
-    variables["top_eigenvalue"] = (("layer",), values.max(1), f"largest {words} eigenvalue of the layer", unit)
+    else:
+        _warn(found)
+    n, k = len(objectives), len(found[0].pairs.values)
+    tables = {"eigenvalue": np.full((n, k), np.nan), "residual": np.full((n, k), np.nan), "converged": np.zeros((n, k), bool)}
+    lowest = np.full(n, np.nan)
+    for layer, each in enumerate(found):
+        tables["eigenvalue"][layer], tables["residual"][layer] = each.pairs.values, each.pairs.residuals
+        tables["converged"][layer], lowest[layer] = each.pairs.converged, each.lowest
+    variables: dict[str, Variable] = {}
+    for name, (_, _, long_name, units) in eigen_variables(found[0].pairs, words, unit).items():
+        variables[name] = (("layer", "component"), tables[name], long_name, units)
+    variables["top_eigenvalue"] = (("layer",), tables["eigenvalue"].max(1), f"largest {words} eigenvalue of the layer", unit)
     variables["lowest"] = (("layer",), lowest, "lowest curvature of all directions tried", unit)
-    if len(found) == len(searches):
-        _warn([search.pairs for search in found], n_products)
-    coords = {"layer": np.arange(len(searches))}
     said = _covered(objectives[0], len(objectives[0].samples)) | {"tolerance": options["tolerance"]}
-    n_weights = sum(objective.size for objective in objectives)
-    return eigen_dataset(variables, coords, n_products, LANCZOS, objectives[0], n_weights=n_weights, **said)
+    said["n_weights"] = sum(objective.size for objective in objectives)
+    n_products = sum(each.n_products for each in found)
+    return eigen_dataset(variables, {"layer": np.arange(n)}, n_products, LANCZOS, objectives[0], **said)
 
 
 def eigen_variables(pairs: Pairs, words: str, unit: str) -> dict[str, Variable]:
@@ -180,11 +182,17 @@ def _covered(objective: Objective, n_samples: int) -> dict[str, Any]:
     return {"n_used": n_samples, "n_available": n_samples, **units}
 
 
-def _warn(found: Sequence[Pairs], n_products: int) -> None:
-    missing = sum(int((~pairs.converged).sum()) for pairs in found)
-    if missing:
-        text = (
-            f"{missing} of {sum(len(pairs.values) for pairs in found)} eigenvalues have not converged in {n_products} products: "
-            "ask for fewer, raise max_products, or loosen tolerance"
+def _warn(found: Sequence[Found]) -> None:
+    missing = sum(int((~each.pairs.converged).sum()) for each in found)
+    if not missing:
+        return
+    what = f"{missing} of {sum(len(each.pairs.values) for each in found)} eigenvalues have not converged"
+    if any(each.unresolved for each in found):
+        apart = max(each.asymmetry for each in found)
+        remedy = (
+            f"⟨u, C v⟩ and ⟨v, C u⟩ differ by {apart:.1g}: single precision resolves no more, so try model.double(); if they "
         )
-        warnings.warn(text, stacklevel=4)
+        remedy += "differ there too, a derivative is wrong"
+    else:
+        remedy = "ask for fewer, raise max_products, or loosen tolerance"
+    warnings.warn(f"{what} in {sum(each.n_products for each in found)} products: {remedy}", stacklevel=4)

@@ -62,21 +62,22 @@ def hessian_eigenvalues(
     Source: Ghorbani et al. 2019; Yao et al. 2020, arXiv:1912.07145.
 
     Result: ``[component] eigenvalue`` (descending), ``residual`` (some eigenvalue lies within it of λ), ``converged``; scalar
-    ``lowest``, the lowest value that any direction tried has shown: negative, by more than the smallest ``residual`` (which is
-    rounding, at least), means that the loss curves downwards somewhere, whatever ``which`` asked for. ``layer=2`` takes the
-    diagonal block of one layer, ``layer="each"`` one search per layer: ``[layer, component] eigenvalue, residual, converged``
-    and ``[layer] top_eigenvalue, lowest``. With ``vectors`` also
-    ``[component, parameter] eigenvector`` (``ts.unflatten`` gives them the shapes of the parameters). With ``per_sample``
-    also ``[sample, component] curvature_by_sample``, vᵀ∇²ℓ_i v: which samples make a direction sharp; their mean is the
-    eigenvalue. ``density=10`` adds the spectral density by stochastic Lanczos quadrature with so many random vectors:
-    ``[curvature] density`` and the scalar ``trace``, each with its 95 % interval over those vectors, of 64 products each;
-    ``density_range`` fixes its ends, so that the checkpoints of a Study have the same. Attributes ``n_products, method``.
-    Units: loss per weight².
+    ``lowest``, the lowest curvature that any direction tried has shown: below zero, by more than the smallest residual, it
+    proves that the loss curves downwards somewhere, whatever ``which`` asked for; above zero it proves nothing (ask for
+    ``which="SA"``). ``layer=2`` takes the diagonal block of one layer, ``layer="each"`` one search per layer: ``[layer,
+    component] eigenvalue, residual, converged`` and ``[layer] top_eigenvalue, lowest``, and nothing of what follows here.
+    With ``vectors`` also ``[component, parameter] eigenvector`` (``ts.unflatten`` gives them the shapes of the parameters).
+    With ``per_sample`` also ``[sample, component] curvature_by_sample``, vᵀ∇²ℓ_i v: which samples make a direction sharp;
+    their mean is the eigenvalue. ``density=10`` adds the spectral density by stochastic Lanczos quadrature with so many
+    random vectors: ``[curvature] density`` and the scalar ``trace``, each with its 95 % interval over those vectors, of 64
+    products each; ``density_range`` fixes its ends, so that the checkpoints of a Study have the same, which they need.
+    Attributes ``n_products, method``. Units: loss per weight².
     Errors: ValueError for a k beyond the weights, or whose basis of k + 8 vectors does not fit the memory option;
     UnsupportedModel for half precision, for attention without a second derivative, and where samples mix; MemoryError where
-    a product does not fit. What has not converged in ``max_products`` says so, with a warning. Cost: about three products per
-    eigenvalue, each some two forwards and backwards of all samples; memory of about 4 k vectors the size of the model, or as
-    few as k + 8 where the memory option allows no more. ``per_sample`` costs several products per component.
+    a product does not fit. What has not converged in ``max_products`` says so, with a warning. Cost: three to four products
+    per eigenvalue where the ends stand off from the rest, else more, each some two forwards and backwards of all samples;
+    memory of about 4 k vectors the size of the model, or as few as k + 8 where the memory option allows no more, and as much
+    again for the graphs. ``per_sample`` costs several products per component.
     How to read it: along an eigenvector of λ, gradient descent is stable for learning rates below 2 / λ. When not to trust it:
     the Hessian is of these samples; another draw moves it; under a rescaling of the weights that leaves the function alone it
     changes. In a ReLU network it is that of the linear piece on which the weights stand, and sees no kinks.

@@ -108,12 +108,12 @@ def loss_landscape(
     axes: dict[str, Variable] = {}
     notes: list[str] = []
     if directions == "eigen":
-        plane, axes, notes = yield from _eigen_plane(objective, seed, chunk, progress)
+        plane, axes, notes = yield from _eigen_plane(objective, n_points**2, seed, chunk, progress)
         make = lambda: plane
     grid = Grid(objective, make, n_points, span, chunk)
     yield Work(grid, "points of the landscape", progress, least=RING)
     unit = loss_unit(scope)
-    variables, coords = axes | grid.variables(unit), grid.coords(UNITS[scaling])
+    variables, coords = grid.variables(unit) | axes, grid.coords(UNITS[scaling])
     if per_sample:
         by_sample = np.moveaxis(grid.differences(), -1, 0)
         variables["increase_by_sample"] = (("sample", "x", "y"), by_sample, "increase of the sample's loss", unit)
@@ -127,12 +127,12 @@ def loss_landscape(
 
 
 def _eigen_plane(
-    objective: Objective, seed: int, chunk: int | None, progress: bool | None
+    objective: Objective, n_points: int, seed: int, chunk: int | None, progress: bool | None
 ) -> Generator[Work, Any, tuple[Plane, dict[str, Variable], list[str]]]:
     """Along the two sharpest directions; what is known of their eigenvalues, and what to say of them."""
     search = Search(Curvature(objective, "hessian", chunk=chunk), 2, "LA", TOLERANCE, None, seed)
-    yield Work(search, "hessian products", progress, least=sys.maxsize)  # axes that are half found are none
-    pairs, notes = search.pairs, objective.notes
+    yield Work(search, "hessian products", progress, least=sys.maxsize, more=n_points / 3)  # axes that are half found are none
+    pairs, notes = search.found.pairs, objective.notes
     if not pairs.converged.all():
         notes.append(f"the eigenvectors have not converged in {search.lanczos.n_products} products: see their residuals")
     delta, eta = (shaped(vector, objective.parameters) for vector in search.vectors.clone())  # the basis itself is let go

@@ -60,6 +60,8 @@ def modules_of_layer(scope: Scope, layer: int) -> list[str]:
     """Globs of the modules that stand in a layer."""
     names = scope.anatomy.names
     if isinstance(layer, bool) or not isinstance(layer, int | np.integer) or not 0 <= layer < len(names):
-        raise ValueError(f"layer is {layer!r}: {scope.name} has the layers 0 to {len(names) - 1}")
+        raise ValueError(
+            f'layer is {layer!r}: {scope.name} has the layers 0 to {len(names) - 1}, and "each" takes them one by one'
+        )
     own = [path for path, _ in scope.model.named_modules() if layer_of(scope, path) == layer]
     return [path.replace("[", "[[]") for path in own]

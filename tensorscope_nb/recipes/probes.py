@@ -25,6 +25,10 @@ class Probes:
             raise ValueError(f"density is {n!r}: give how many random vectors to take, a whole number (0 for no density)")
         if ends is not None and not (np.shape(ends) == (2,) and np.isreal(ends).all() and -np.inf < ends[0] < ends[1] < np.inf):
             raise ValueError(f"density_range is {ends!r}: give its lower and its upper end")
+        if ends is not None and not n:
+            raise ValueError("density_range= is of a density, and none is asked for: pass density=10 or so too")
+        if n == 1:
+            raise ValueError("density is 1: one random vector has no spread, and so no interval; take at least 2")
         self.curvature, self.n, self.ends = curvature, int(n), ends
         row = curvature.size * curvature.dtype.itemsize
         self.m = min(PRODUCTS, curvature.size, int(current().memory // row))

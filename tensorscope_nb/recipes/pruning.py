@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Order = Literal["saliency", "magnitude", "random"]
 DRAWS = 4  # of labels
+FORWARD = 1 / 3  # of a forward and backward
 NUMBERS = 2 * DRAWS + 6  # held per weight: saliencies by draw, twice while they are stacked, an order, and what is summed
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -72,9 +73,10 @@ def prune_curve(
     Errors: ValueError for a sparsity outside 0 … 1; UnsupportedModel where the loss is no likelihood of labels. Cost: five
     forwards and backwards, five sorts of the weights, and with ``measure`` a forward per sparsity; memory of some 14 numbers
     per weight.
-    How to read it: where measured and predicted part, weights have begun to stand in for each other, and no threshold read
-    from the prediction is safe. When not to trust it: nothing is trained after pruning; what is measured on the samples that
-    the order comes from is lower than on others, so give ``evaluation`` before you believe it of more than these.
+    How to read it: where measured and predicted part, weights act together, or the samples were too few to know which weights
+    matter elsewhere: take four times as many and see. No threshold read from the prediction alone is safe. When not to trust
+    it: its interval tells of the draws of labels and not of the samples; what is measured on the samples that the order comes
+    from is lower than on others, so give ``evaluation``; nothing is trained after pruning.
 
     >>> import tensorscope_nb as ts
     >>> scope = ts.load("tiny")
@@ -103,7 +105,9 @@ def prune_curve(
     drawn: list[Tensor] = []
     for i in range(DRAWS):
         squares = Sums("squares")
-        covered = yield GradientRequest(samples, [squares], seed=seed * DRAWS + i, enough=_all_of(samples), **options)
+        more = DRAWS - i + (len(at) * FORWARD if measure else 0)  # the gradient after the draws
+        asked = GradientRequest(samples, [squares], seed=seed * DRAWS + i, enough=_all_of(samples), more=more, **options)
+        covered = yield asked
         drawn.append(0.5 * weights**2 * flat([squares.totals[name] for name in names]).cpu() / covered.divisor)
     by_draw = torch.stack(drawn)
     ranking = _ranking(order, by_draw, weights, seed)

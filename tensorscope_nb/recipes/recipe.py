@@ -66,6 +66,7 @@ class Recipe:
 
         if not isinstance(scope, Scope):
             raise TypeError(f"{self.name} takes a Scope and a {type(scope).__name__} came: wrap the model, ts.Scope(model)")
+        self._check(options)
         start = time.perf_counter()
         options = self.options | options
         result: Any = self.function(scope, *args, **options)
@@ -78,12 +79,15 @@ class Recipe:
 
     def using(self, *, name: str | None = None, **options: Any) -> Recipe:
         """The same recipe with some options fixed."""
-        known = inspect.signature(self.function).parameters
-        if unknown := options.keys() - known.keys():
-            raise TypeError(f"{self.name} has no option {', '.join(sorted(unknown))}: it has {', '.join(list(known)[1:])}")
+        self._check(options)
         if name is not None and not NAMES.fullmatch(name):
             raise ValueError(f"name is {name!r}: it names a file, use up to 60 letters, digits, _, - and dots after a letter")
         return Recipe(self.function, self.question, self.source, self.needs, self.options | options, name or self.name)
+
+    def _check(self, options: dict[str, Any]) -> None:
+        known = inspect.signature(self.function).parameters
+        if unknown := options.keys() - known.keys():
+            raise TypeError(f"{self.name} has no option {', '.join(sorted(unknown))}: it has {', '.join(list(known)[1:])}")
 
     def __reduce__(self) -> Any:
         """A recipe stands where its function would: it is found by that name, in whatever process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,17 @@ from tensorscope_nb.sweep.curvature import Curvature
 
 Which = Literal["LA", "SA", "LM", "BE"]
 ROOMY = 4  # times k: with a basis of so many vectors restarts are rare, and more would only make each step longer
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search has found."""
+
+    pairs: Pairs
+    lowest: float  # the curvature of some direction, and so no less than the smallest eigenvalue
+    n_products: int
+    asymmetry: float  # how far ⟨u, C v⟩ and ⟨v, C u⟩ differed
+    unresolved: bool  # and whether that is why some have not converged
 
 
 class Search:
@@ -57,12 +69,14 @@ class Search:
         return self.lanczos.steps()
 
     @property
-    def pairs(self) -> Pairs:
-        """Those found so far, and NaN for what is missing of the k."""
-        found = self.lanczos.pairs()
-        missing = self.k - len(found.values)
+    def found(self) -> Found:
+        """What there is so far, and NaN for what is missing of the k."""
+        pairs, basis = self.lanczos.pairs(), self.lanczos.basis
+        missing = self.k - len(pairs.values)
         nan = np.full(missing, np.nan)
-        return Pairs(np.r_[found.values, nan], np.r_[found.residuals, nan], np.r_[found.converged, np.zeros(missing, bool)])
+        filled = Pairs(np.r_[pairs.values, nan], np.r_[pairs.residuals, nan], np.r_[pairs.converged, np.zeros(missing, bool)])
+        unresolved = bool((pairs.residuals == basis.asymmetry).any()) and not pairs.converged.all()
+        return Found(filled, self.lanczos.lowest.value, self.lanczos.n_products, basis.asymmetry, unresolved)
 
     @property
     def vectors(self) -> Tensor:

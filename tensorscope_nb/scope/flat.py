@@ -45,6 +45,8 @@ def unflatten(vector: Any, scope: Scope) -> Mapping[str, Tensor]:
     >>> ts.unflatten(range(211200), scope)["transformer.wte.weight"].shape
     torch.Size([512, 96])
     """
+    if hasattr(vector, "data_vars"):
+        raise TypeError('vector is a whole Dataset: pass one row of it, such as ds["eigenvector"].sel(component=0)')
     values = np.asarray(vector.detach().cpu() if isinstance(vector, Tensor) else vector)
     total = sum(p.nelement() for p in scope.model.parameters())
     coordinates = getattr(vector, "coords", {})

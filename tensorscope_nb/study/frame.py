@@ -32,6 +32,8 @@ def frame(results: Mapping[str, xr.Dataset], dims: Sequence[str]) -> pd.DataFram
 
 def columns(results: Mapping[str, xr.Dataset], dims: Sequence[str]) -> dict[str, Column]:
     """What lives on ``dims``, by the name that tells it apart."""
+    from tensorscope_nb.views.fields import is_companion
+
     found: dict[str, Column] = {}
     for result_name, result in results.items():
         for name, variable in result.data_vars.items():
@@ -39,6 +41,8 @@ def columns(results: Mapping[str, xr.Dataset], dims: Sequence[str]) -> dict[str,
             if there is None:
                 continue
             values, reduced = there
+            if reduced and is_companion(str(name)):
+                continue  # a mean of residuals, of p values or of ends of intervals says nothing
             column = f"{name} ({reduced})" if reduced else str(name)
             if column in found:
                 column = f"{result_name}.{column}"

@@ -47,7 +47,10 @@ def _asking(scope: Scope, samples: Samples | None, recipes: Sequence[Recipe]) ->
     for i, (recipe, given, _) in enumerate(calls):
         if inspect.isgeneratorfunction(recipe.function):
             with closing(recipe.started(scope, *given)) as asking:
-                request = next(asking, None)
+                try:
+                    request = next(asking, None)
+                except (ValueError, LookupError) as error:
+                    raise type(error)(f"{recipe.name}: {error}") from error
                 if request is not None:
                     asked[i] = request
     for group in sharing(asked):
@@ -74,8 +77,8 @@ def _sweep(scope: Scope, requests: Sequence[GradientRequest]) -> tuple:
 
     _, seconds = _trials(scope, run, whole)
     several = len(whole) > chunk
-    times = passes(each, len(whole)) if several else 1.0
-    held = each * len(whole) if several and times == 1 else 0
+    times = (passes(each, len(whole)) if several else 1.0) + max(request.more for request in requests)
+    held = each * len(whole) if several and passes(each, len(whole)) == 1 else 0
     memory = bytes_per_sample(whole, scope.anatomy) * chunk + held + sum(r.nbytes(len(whole)) for r in reducers)
     return "forward and backward", len(whole), times, chunk, int(memory), times * seconds
 
@@ -87,7 +90,7 @@ def _steps(work: Any, n: int) -> tuple:
         start = time.perf_counter()
         next(steps, None)
         seconds.append(time.perf_counter() - start)
-    total = work.state.total
+    total = work.state.total + work.more
     return work.label, n, total, n, int(work.state.nbytes), seconds[0] + max(0, total - 1) * seconds[1]
 
 

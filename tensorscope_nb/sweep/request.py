@@ -44,6 +44,7 @@ class GradientRequest:
     chunk: int | None = None
     progress: bool | None = None
     enough: Callable[[int], bool] = bool  # whether something can be made of the first so many samples
+    more: float = 0  # passes that are asked for after this, for who plans
 
     @property
     def held(self) -> Sequence[Any]:
@@ -110,10 +111,10 @@ def sharing(waiting: dict[int, Request]) -> list[dict[int, Request]]:
 
 
 class Unfinished(KeyboardInterrupt):
-    """An interrupt, with what every recipe has made of the samples that were done (None where that is nothing)."""
+    """An interrupt, with what every recipe has made of what was done (None where that is nothing)."""
 
     def __init__(self, results: list[Any]) -> None:
-        super().__init__("interrupted: the results are of the samples that were done")
+        super().__init__("interrupted: what was done is in the results of this error, and in the study where one ran")
         self.results = results
 
 

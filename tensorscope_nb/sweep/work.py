@@ -48,6 +48,7 @@ class Work:
     label: str
     progress: bool | None = None
     least: int = 1  # steps after which something can be said
+    more: float = 0  # steps that are asked for after these, for who plans
 
     @property
     def held(self) -> Sequence[Any]:

@@ -115,7 +115,8 @@ def growth():
     """Seconds of a product, and of a step with its orthogonalisation, against the weights and k."""
     print("weights, k: seconds of a product, seconds of a step, MB of the smallest basis, of a roomy one")
     shapes = {"n_embd": 256, "n_layer": 6, "n_head": 8}, {"n_embd": 512, "n_layer": 8, "n_head": 8}
-    models = [GPT2LMHeadModel(GPT2Config(vocab_size=512, n_positions=64, **shape)).eval() for shape in shapes]
+    common = {"vocab_size": 512, "n_positions": 64, "bos_token_id": None, "eos_token_id": None}
+    models = [GPT2LMHeadModel(GPT2Config(**common, **shape)).eval() for shape in shapes]
     for scope in (ts.load("tiny"), *map(ts.Scope, models)):
         curvature = Curvature(Objective(scope, tokens(8, 512)), "hessian")
         for k in (5, 10, 20):

@@ -376,7 +376,7 @@ def test_an_interrupt_after_the_search_keeps_its_pairs():
 
 def test_a_basis_that_does_not_fit_is_refused_with_what_would():
     scope, samples = language()
-    with ts.options(memory=200_000), pytest.raises(ValueError, match=r"memory option.*modules="):
+    with ts.options(memory=200_000), pytest.raises(ValueError, match=r"memory option.*ts.options\(memory=\d+\).*modules="):
         hessian(scope, samples, k=20)
 
 

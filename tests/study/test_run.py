@@ -208,6 +208,6 @@ def test_members_that_fit_no_common_array_are_told_apart_and_other_results_are_k
         study.run(sharpness, eigenvalues.using(k=1, tolerance=0.1, vectors=True))
     assert study["sam_sharpness"].sizes == {"model": 2}
     with pytest.raises(ValueError, match=r"differ along curvature.*density_range="):
-        study.run(eigenvalues.using(k=1, tolerance=0.1, density=1))
-    study.run(eigenvalues.using(k=1, tolerance=0.1, density=1, density_range=(-30, 30)))
+        study.run(eigenvalues.using(k=1, tolerance=0.1, density=2))
+    study.run(eigenvalues.using(k=1, tolerance=0.1, density=2, density_range=(-30, 30)))
     assert study["hessian_eigenvalues"]["density"].dims == ("model", "curvature")
