@@ -69,9 +69,9 @@ def hessian_eigenvalues(
     With ``vectors`` also ``[component, parameter] eigenvector`` (``ts.unflatten`` gives them the shapes of the parameters).
     With ``per_sample`` also ``[sample, component] curvature_by_sample``, vᵀ∇²ℓ_i v: which samples make a direction sharp;
     their mean is the eigenvalue. ``density=10`` adds the spectral density by stochastic Lanczos quadrature with so many
-    random vectors: ``[curvature] density`` and the scalar ``trace``, each with its 95 % interval over those vectors, of 64
-    products each; ``density_range`` fixes its ends, so that the checkpoints of a Study have the same, which they need.
-    Attributes ``n_products, method``. Units: loss per weight².
+    random vectors: ``[curvature] density`` and the scalar ``trace``, each with its interval over those vectors (nominal 95 %;
+    of the density measured .9 point by point), of 64 products each; ``density_range`` fixes its ends, so that the checkpoints
+    of a Study have the same, which they need. Attributes ``n_products, method``. Units: loss per weight².
     Errors: ValueError for a k beyond the weights, or whose basis of k + 8 vectors does not fit the memory option;
     UnsupportedModel for half precision, for attention without a second derivative, and where samples mix; MemoryError where
     a product does not fit. What has not converged in ``max_products`` says so, with a warning. Cost: three to four products

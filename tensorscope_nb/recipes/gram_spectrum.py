@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from tensorscope_nb.samples import Samples
     from tensorscope_nb.scope import Scope
 
-RANK = 1e-6  # of the largest eigenvalue: below it is rounding of the gradients
 MOST = 4096  # gradients: their matrix of inner products takes a minute to decompose
 
 
@@ -57,7 +56,7 @@ def by_gram(
     done = covered.samples
     if vectors:
         units = Objective(scope, covered.samples, modules=asked["modules"], reduction=asked["reduction"])
-        coords |= add_vectors(variables, _vectors(units, found, u).cpu().numpy(), k, units)
+        coords |= add_vectors(variables, _vectors(units, found, u, rounding).cpu().numpy(), k, units)
     if per_sample:
         each = np.zeros((n, k))
         each[:, : len(values)] = (n * values * u**2).numpy()
@@ -68,12 +67,12 @@ def by_gram(
     return eigen_dataset(variables, coords, 0, "gram: exact", objective, **said(samples, done, covered))
 
 
-def _vectors(objective: Objective, values: np.ndarray, u: Tensor) -> Tensor:
+def _vectors(objective: Objective, values: np.ndarray, u: Tensor, rounding: float) -> Tensor:
     """Gᵀu / √(N λ), one weighted backward each; beyond the rank any direction that no gradient has."""
     size = objective.parameters[0].element_size() * objective.size * len(values)
     if size > current().memory:
         raise too_much(f"{len(values)} eigenvectors of {objective.size:,} weights", size)
-    parts, rank = objective.parts(), int((values > RANK * values[0]).sum())
+    parts, rank = objective.parts(), int((values > rounding).sum())
     rows = torch.empty(len(values), objective.size, dtype=objective.parameters[0].dtype)
     for i in range(rank):
         of_samples = objective.weights * u[:, i] / np.sqrt(float(objective.weights.sum()) * values[i])

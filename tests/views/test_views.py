@@ -55,7 +55,7 @@ def test_the_accessor_views_datasets_and_arrays() -> None:
         (
             lambda: view(xr.Dataset({"total": 1.0})),
             ValueError,
-            r"no view fits this Dataset \[\]; views fit query and key",
+            r"total is a single number: read result\[\"total\"\], or view it along checkpoints or models of a Study",
         ),
         (
             lambda: view(heads(), "copying", x="layer", y="checkpoint"),
