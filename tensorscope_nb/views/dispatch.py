@@ -77,7 +77,7 @@ def view(
             there = ", ".join(sorted(dims)) or "none"
             raise ValueError(f"{name}={axis!r} is no dimension of {variable or 'this Dataset'}; there are {there}")
     if not dims and data.data_vars:
-        name = variable or next(iter(data.data_vars))
+        name = variable or str(next(iter(data.data_vars)))
         raise ValueError(f'{name} is a single number: read result["{name}"], or view it along checkpoints or models of a Study')
     make = _fitting(data, variable, x, y)
     if make is None:
