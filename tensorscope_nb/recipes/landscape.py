@@ -23,7 +23,7 @@ from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.curvature import Curvature
 from tensorscope_nb.sweep.gradients import Reduction
 from tensorscope_nb.sweep.objective import Objective
-from tensorscope_nb.sweep.work import Work
+from tensorscope_nb.sweep.work import FORWARD, Work
 
 if TYPE_CHECKING:
     from tensorscope_nb.recipes.recipe import Answered
@@ -131,7 +131,9 @@ def _eigen_plane(
 ) -> Generator[Work, Any, tuple[Plane, dict[str, Variable], list[str]]]:
     """Along the two sharpest directions; what is known of their eigenvalues, and what to say of them."""
     search = Search(Curvature(objective, "hessian", chunk=chunk), 2, "LA", TOLERANCE, None, seed)
-    yield Work(search, "hessian products", progress, least=sys.maxsize, more=n_points / 3)  # axes that are half found are none
+    yield Work(
+        search, "hessian products", progress, least=sys.maxsize, more=n_points * FORWARD
+    )  # axes that are half found are none
     pairs, notes = search.found.pairs, objective.notes
     if not pairs.converged.all():
         notes.append(f"the eigenvectors have not converged in {search.lanczos.n_products} products: see their residuals")

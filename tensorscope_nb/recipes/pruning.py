@@ -22,7 +22,7 @@ from tensorscope_nb.sweep.faults import too_much
 from tensorscope_nb.sweep.objective import Objective
 from tensorscope_nb.sweep.reducers import Sums
 from tensorscope_nb.sweep.request import GradientRequest
-from tensorscope_nb.sweep.work import Work
+from tensorscope_nb.sweep.work import FORWARD, Work
 
 if TYPE_CHECKING:
     from tensorscope_nb.recipes.recipe import Answered
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 Order = Literal["saliency", "magnitude", "random"]
 DRAWS = 4  # of labels
-FORWARD = 1 / 3  # of a forward and backward
 NUMBERS = 2 * DRAWS + 6  # held per weight: saliencies by draw, twice while they are stacked, an order, and what is summed
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 

@@ -85,11 +85,7 @@ def gradient_sweep(
     An interrupt ends it with what is done, if anything is, and ``interrupted`` says so. ``only`` names the parameters to
     look at, of those that ``modules`` chooses. ``so_far`` is called between chunks.
     """
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction is {reduction!r}: choose 'mean' or 'sum' over the predicted tokens of a sample")
-    if torch.is_inference_mode_enabled():
-        raise ValueError("gradients inside torch.inference_mode(): leave that mode first")
-    refuse_mixing(scope.model)
+    check_asked(scope.model, reduction)
     parameters = [p for p in parameters_of(scope, chosen_parameters(scope, modules)) if only is None or p.name in only]
     samples = scope.rule.prepared(samples)
     terms = scope.rule.n_terms(samples).double()
@@ -210,7 +206,16 @@ class Source:
         return made
 
 
-def refuse_mixing(model: nn.Module) -> None:
+def check_asked(model: nn.Module, reduction: Reduction) -> None:
+    """Raises where gradients of samples make no sense: for this reduction, in this mode of torch, or of this model."""
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction is {reduction!r}: choose 'mean' or 'sum' over the predicted tokens of a sample")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("gradients inside torch.inference_mode(): leave that mode first")
+    _refuse_mixing(model)
+
+
+def _refuse_mixing(model: nn.Module) -> None:
     """In evaluation mode no layer here mixes samples; a BatchNorm without running statistics still does."""
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:

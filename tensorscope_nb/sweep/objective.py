@@ -17,7 +17,7 @@ from tensorscope_nb.scope.loss import check_attached, check_finite
 from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.scope.state import preserved
 from tensorscope_nb.sweep.check import Alone
-from tensorscope_nb.sweep.gradients import Reduction, refuse_mixing
+from tensorscope_nb.sweep.gradients import Reduction, check_asked
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
@@ -36,13 +36,9 @@ class Objective:
         modules: str | Sequence[str] | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        if reduction not in ("mean", "sum"):
-            raise ValueError(f"reduction is {reduction!r}: choose 'mean' or 'sum' over the predicted tokens of a sample")
+        check_asked(scope.model, reduction)
         if not len(samples):
             raise ValueError("there are no samples: give at least 1")
-        if torch.is_inference_mode_enabled():
-            raise ValueError("gradients inside torch.inference_mode(): leave that mode first")
-        refuse_mixing(scope.model)
         self.scope = scope
         self.chosen = chosen_parameters(scope, modules)
         _refuse_half(self.chosen)

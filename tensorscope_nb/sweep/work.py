@@ -13,6 +13,7 @@ from tensorscope_nb.scope.interrupts import held_interrupts
 from tensorscope_nb.sweep.progress import bar
 
 END = object()
+FORWARD = 1 / 3  # of a forward and backward, for who plans
 
 
 class Steps(Protocol):
