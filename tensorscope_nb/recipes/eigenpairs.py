@@ -191,8 +191,8 @@ def _warn(found: Sequence[Found]) -> None:
         apart = max(each.asymmetry for each in found)
         remedy = (
             f"⟨u, C v⟩ and ⟨v, C u⟩ differ by {apart:.1g}: single precision resolves no more, so try model.double(); if they "
+            "differ there too, a derivative is wrong"
         )
-        remedy += "differ there too, a derivative is wrong"
     else:
         remedy = "ask for fewer, raise max_products, or loosen tolerance"
     warnings.warn(f"{what} in {sum(each.n_products for each in found)} products: {remedy}", stacklevel=4)

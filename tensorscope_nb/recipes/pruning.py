@@ -118,9 +118,6 @@ def prune_curve(
     predicted, low, high = t_interval(sums.numpy())
     gradients = dict(zip(objective.chosen, objective.gradient(objective.parts(chunk)), strict=True))
     slope = -flat([gradients[name] for name in names]).cpu() * weights
-    removal = Removal(Objective(scope, other, modules=modules, reduction="sum"), names, ranking, counts, chunk)
-    if measure:
-        yield Work(removal, "pruned models", progress)
     dims, unit = ("sparsity",), loss_unit(scope)
     words = "increase of the loss predicted by the diagonal curvature"
     variables: dict[str, Variable] = {
@@ -130,6 +127,8 @@ def prune_curve(
         "first_order": (dims, sums_of_first(slope, ranking, counts).numpy(), "increase of the loss to first order", unit),
     }
     if measure:
+        removal = Removal(Objective(scope, other, modules=modules, reduction="sum"), names, ranking, counts, chunk)
+        yield Work(removal, "pruned models", progress)
         measured, low, high = removal.increases()
         variables["measured_increase"] = (dims, measured, "increase of the loss measured", unit)
         variables["measured_increase_ci_low"] = (dims, low, "measured increase, lower end of the 95 % interval", unit)
