@@ -91,6 +91,12 @@ class Anatomy:
             raise LookupError(f"{self.family} has no block {block!r}: it has {there}")
         return f"{self.names[layer]}.{self.blocks[name]}"
 
+    def attention_norm(self, layer: int) -> str:
+        """The path of the norm of what attention reads; empty where it reads the residual stream as it is."""
+        self.check_layer(layer)
+        norm = self.table.before_attention if self.table else ""
+        return f"{self.names[layer]}.{norm}" if norm else ""
+
     def slice(self, layer: int, block: str, head: int) -> Slice:
         """Which part of the weight of Q, K, V or O belongs to a head; K and V of a group of heads are its shared ones."""
         self.check_head(head)

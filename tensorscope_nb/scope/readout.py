@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from tensorscope_nb.scope.norms import Norm
+
 if TYPE_CHECKING:
     from tensorscope_nb.scope.anatomy import Anatomy
 
@@ -26,15 +28,13 @@ class DirectLogits:
     """
 
     def __init__(self, model: nn.Module, anatomy: Anatomy) -> None:
-        self.centres = isinstance(model.get_submodule(anatomy.final_norm), nn.LayerNorm)
-        self.gain = model.get_parameter(f"{anatomy.final_norm}.weight").detach().double()
+        self.norm = Norm.of(model, anatomy.final_norm, anatomy.d_model)
         rows = model.get_parameter(f"{anatomy.unembed}.weight").detach().double()
         self.rows = rows - rows.mean(0)
         self.covariance = self.rows.T @ self.rows / len(rows)
 
     def z(self, written: Tensor, targets: Tensor) -> Tensor:
         """For what was written (…, d_model) and the token ids ``targets`` (…)."""
-        centred = written - written.mean(-1, keepdim=True) if self.centres else written
-        u = centred.double() * self.gain
+        u = self.norm.folded(written)
         spread = ((u @ self.covariance) * u).sum(-1).clamp(min=0).sqrt()
         return ((self.rows[targets] * u).sum(-1) / spread).float()

@@ -31,6 +31,7 @@ class Family:
     layer_sites: dict[str, Point]
     blocks: dict[str, str]
     final_norm: str = ""
+    before_attention: str = ""  # the norm of what attention reads; empty where it reads the stream as it is
     residual: Literal["sequential", "sandwich", "post", "parallel"] = "sequential"
     after_attention: str = ""
     after_mlp: str = ""

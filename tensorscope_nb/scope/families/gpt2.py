@@ -16,6 +16,7 @@ GPT2 = Family(
     embed="wte",
     final_norm="ln_f",
     attention="attn",
+    before_attention="ln_1",
     sites={"embed": Point("drop"), "final_norm": Point("ln_f")},
     layer_sites={
         "resid_pre": Point("", "input"),

@@ -17,6 +17,7 @@ PARALLEL = Family(
     embed="embed_in",
     final_norm="final_layer_norm",
     attention="attention",
+    before_attention="input_layernorm",
     sites={"embed": Point("embed_in"), "final_norm": Point("final_layer_norm")},
     layer_sites={
         "resid_pre": Point("", "input"),

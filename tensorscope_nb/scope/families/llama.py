@@ -39,6 +39,7 @@ def recognise(body: Any, model_type: str) -> Family | None:
         embed="embed_tokens",
         final_norm="norm",
         attention="self_attn",
+        before_attention="input_layernorm" if has(block, "input_layernorm") else "",
         sites={"embed": Point("embed_tokens"), "final_norm": Point("norm")},
         layer_sites=layer_sites,
         blocks=attention | {"O": "self_attn.o_proj"} | mlp | {"mlp_out": "mlp.down_proj"},

@@ -16,6 +16,7 @@ VIT = Family(
     embed="embeddings",
     final_norm="layernorm",
     attention="attention",
+    before_attention="layernorm_before",
     sites={"embed": Point("embeddings"), "final_norm": Point("layernorm")},
     layer_sites={
         "resid_pre": Point("", "input"),
