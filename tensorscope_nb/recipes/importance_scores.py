@@ -71,7 +71,8 @@ def fisher_importance(
     Squares are taken per sample and then averaged: the square of a batch's gradient is another thing, and depends on how the
     data is cut. ``kind``, ``sample_unit`` and ``reduction`` as in ``grouped_fisher``.
 
-    Result: an ``Importance``, {parameter: tensor}; ``per_sample`` gives its ``summary()`` the totals of each sample.
+    Result: an ``Importance``, {parameter: tensor}; its ``summary()`` is on ``[module]``, with ``per_sample`` also the totals of
+    each sample.
     Errors: UnsupportedModel where the loss is missing. Cost: one forward and one backward, and a number per weight.
     When not to trust it: it knows nothing of how weights act together, and its scale follows the parametrisation.
 
@@ -114,7 +115,8 @@ def taylor_importance(
     ``"first_order"``: |ḡ_k w_k|, the change of the mean loss (Molchanov et al. 2019; grad × weight); ``"absolute"``:
     E_i|g_ik w_k|; ``"squared"``: E_i[(g_ik w_k)²]. The first cancels over samples and the others do not.
 
-    Result: an ``Importance``, {parameter: tensor}; ``per_sample`` gives its ``summary()`` what each sample would give alone.
+    Result: an ``Importance``, {parameter: tensor}; its ``summary()`` is on ``[module]``, with ``per_sample`` also what each sample
+    would give alone.
     Errors: UnsupportedModel where the loss is missing. Cost: one forward and one backward, and a number per weight.
     When not to trust it: to first order only; at a minimum of the loss the gradient says nothing of what removal costs.
 
@@ -159,6 +161,8 @@ def magnitude_importance(
 ) -> Importance:
     """|w_k|. It takes no notice of the samples, which stand there so that the four are called alike: all have the same totals.
 
+    Result: an ``Importance``, whose ``summary()`` is on ``[module]``. Cost: none beyond a copy of the weights.
+
     >>> import tensorscope_nb as ts
     >>> ts.recipes.magnitude_importance(ts.load("tiny"))
     Importance(magnitude: 211,200 weights in 28 parameters)
@@ -191,8 +195,9 @@ def hybrid_importance(
 ) -> Made:
     """A weighted mean of importances after each is replaced by its rank over all weights (0 to 1), so that scales cannot rule.
 
-    ``weights`` are of ``magnitude``, ``fisher`` and ``taylor`` (default .3 magnitude, .7 Fisher). Result and errors as for
-    those. With ``per_sample`` the weights are ranked once for every sample alone: a sweep and a sort per sample.
+    ``weights`` are of ``magnitude``, ``fisher`` and ``taylor`` (default .3 magnitude, .7 Fisher). Result (``summary()`` is on
+    ``[module]``) and errors as for those. Cost: one forward and one backward, and a sort of the weights. With ``per_sample``
+    the weights are ranked once for every sample alone: a sweep and a sort per sample.
 
     >>> import tensorscope_nb as ts
     >>> scope = ts.load("tiny")

@@ -53,6 +53,21 @@ class Recipe:
         self.name = name or function.__name__
 
     @property
+    def dims(self) -> list[str]:
+        """The dimensions of what it returns, group by group, as its docstring says them."""
+        return list(dict.fromkeys(re.findall(r"``\[([a-z_, ]+)\]", self._words)))
+
+    @property
+    def cost(self) -> str:
+        """What it takes, as its docstring says it."""
+        said = re.search(r"\b[Cc]ost: (.+?)\.(?=\s[A-Z`>]|\s*$)", self._words)
+        return said[1] if said else ""
+
+    @property
+    def _words(self) -> str:
+        return " ".join((self.function.__doc__ or "").split())
+
+    @property
     def compares(self) -> bool:
         """Whether it takes two sets of samples, ``a`` and ``b``."""
         return list(inspect.signature(self.function).parameters)[1:3] == ["a", "b"]
@@ -161,7 +176,7 @@ def recipe(*, question: str, source: str, needs: Sequence[str]) -> Callable[[Cal
 
 
 def catalogue() -> pd.DataFrame:
-    """All recipes: name, question, source, and what each takes from the model.
+    """All recipes: name, question, source, what each takes from the model, the dimensions of its result, and its cost.
 
     >>> import tensorscope_nb as ts
     >>> "induction_heads" in set(ts.recipes.catalogue()["name"])
@@ -169,7 +184,9 @@ def catalogue() -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.DataFrame([{"name": r.name, "question": r.question, "source": r.source, "needs": ", ".join(r.needs)} for r in _all])
+    columns = ["name", "question", "source", "needs", "dims", "cost"]
+    rows = [(r.name, r.question, r.source, ", ".join(r.needs), "; ".join(r.dims), r.cost) for r in _all]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _weights(scope: Scope) -> str:

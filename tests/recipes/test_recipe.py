@@ -64,6 +64,16 @@ def test_the_catalogue_names_a_question_and_a_source_for_each():
     assert table["question"].str.endswith("?").all() and table["source"].str.contains("arXiv|doi:|of no paper").all()
 
 
+def test_the_catalogue_tells_what_each_costs_and_which_dimensions_its_result_has():
+    table = ts.recipes.catalogue().set_index("name")
+    assert (table["cost"].str.len() > 5).all()
+    assert (table["dims"].drop("lora_targets").str.len() > 0).all()
+    scope = ts.Scope(random_gpt2())
+    for recipe in (ts.recipes.gradient_health, ts.recipes.grouped_fisher, ts.recipes.ablation):
+        told = {dim for group in table.loc[recipe.name, "dims"].split("; ") for dim in group.split(", ")}
+        assert set(recipe(scope, IDS).sizes) <= told
+
+
 def test_a_result_says_what_its_recipe_reads():
     scope = ts.Scope(random_gpt2())
     for recipe, needs in ((ts.recipes.ablation, ["losses"]), (ts.recipes.magnitude_importance, ["weights"])):
