@@ -115,8 +115,8 @@ def taylor_importance(
     ``"first_order"``: |ḡ_k w_k|, the change of the mean loss (Molchanov et al. 2019; grad × weight); ``"absolute"``:
     E_i|g_ik w_k|; ``"squared"``: E_i[(g_ik w_k)²]. The first cancels over samples and the others do not.
 
-    Result: an ``Importance``, {parameter: tensor}; its ``summary()`` is on ``[module]``, with ``per_sample`` also what each sample
-    would give alone.
+    Result: an ``Importance``, {parameter: tensor}; its ``summary()`` is on ``[module]``, with ``per_sample`` also what each
+    sample would give alone.
     Errors: UnsupportedModel where the loss is missing. Cost: one forward and one backward, and a number per weight.
     When not to trust it: to first order only; at a minimum of the loss the gradient says nothing of what removal costs.
 
