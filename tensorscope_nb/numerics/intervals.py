@@ -49,3 +49,20 @@ def log_t_interval(values: Array, axis: int = 0, level: float = 0.95, least: int
         half = t.ppf(0.5 + level / 2, n - 1) * values.std(axis, ddof=1) / np.sqrt(n) / mean
     half = np.where(mean > 0, half, 0.0)
     return mean, mean * np.exp(-half), mean * np.exp(half)
+
+
+def jackknife_interval(value: Array, left_out: Array, level: float = 0.95) -> tuple[Array, Array, Array]:
+    """A correlation and its interval from what it is without each of n units (the first axis), or n equal groups of them.
+
+    artanh r ± t₍ₙ₋₁₎ √((n − 1) / n Σ (zᵢ − z̄)²), back on the scale of r. NaN where one of the n is.
+    """
+    from scipy.stats import t
+
+    n = len(left_out)
+    nearly = 1 - 1e-12  # artanh 1 is infinite
+    z, without = (np.arctanh(np.clip(r, -nearly, nearly)) for r in (value, left_out))
+    error = np.sqrt((n - 1) * without.var(0))
+    half = t.ppf(0.5 + level / 2, n - 1) * error
+    exact = np.abs(value) > nearly
+    low, high = (np.where(exact & np.isfinite(half), value, np.tanh(z + sign * half)) for sign in (-1, 1))
+    return value, low, high

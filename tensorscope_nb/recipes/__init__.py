@@ -2,6 +2,7 @@
 
 from tensorscope_nb.recipes.ablation import ablation
 from tensorscope_nb.recipes.attention import attention_patterns
+from tensorscope_nb.recipes.cka import linear_cka
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.curation import conflict_pairs, conflict_tokens, curate
 from tensorscope_nb.recipes.eigenvalues import fisher_eigenvalues, hessian_eigenvalues
@@ -24,6 +25,7 @@ from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
 from tensorscope_nb.recipes.removal import removal_effect
 from tensorscope_nb.recipes.sample_conflicts import sample_conflicts
 from tensorscope_nb.recipes.sharpness import sam_sharpness
+from tensorscope_nb.recipes.similarity import representational_similarity
 
 __all__ = [
     "Importance",
@@ -46,6 +48,7 @@ __all__ = [
     "hessian_eigenvalues",
     "hybrid_importance",
     "induction_heads",
+    "linear_cka",
     "lora_targets",
     "loss_landscape",
     "magnitude_importance",
@@ -55,6 +58,7 @@ __all__ = [
     "qkov_pair",
     "recipe",
     "removal_effect",
+    "representational_similarity",
     "sam_sharpness",
     "sample_conflicts",
     "taylor_importance",

@@ -72,6 +72,11 @@ class Recipe:
         """Whether it takes two sets of samples, ``a`` and ``b``."""
         return list(inspect.signature(self.function).parameters)[1:3] == ["a", "b"]
 
+    @property
+    def takes_model(self) -> bool:
+        """Whether its second argument is another model, ``scope_b``: samples go to it by name."""
+        return list(inspect.signature(self.function).parameters)[1:2] == ["scope_b"]
+
     def __call__(self, scope: Scope, *args: Any, executor: Executor | None = None, **options: Any) -> Any:
         return run_together(scope, [(self, args, options)], executor=executor)[0]
 
@@ -114,7 +119,7 @@ class Recipe:
         plain = {n: v for n, v in (defaults | options).items() if isinstance(v, str | int | float | bool | tuple | list | None)}
         return {
             "recipe": self.name, "question": self.question, "source": self.source, "needs": list(self.needs), "model": scope.name,
-            "weights": _weights(scope), "options": plain, "loss": scope.rule.name,
+            "weights": weights_of(scope), "options": plain, "loss": scope.rule.name,
             "dtype": str(next(scope.model.parameters()).dtype), "seconds": round(seconds, 3),
             "versions": _versions(), **json.loads(result.attrs.get("tensorscope", "{}")),
         }  # fmt: skip
@@ -189,7 +194,7 @@ def catalogue() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _weights(scope: Scope) -> str:
+def weights_of(scope: Scope) -> str:
     """The fingerprint, taken once for all recipes that run together: they leave the model as it is."""
     known = _known.get()
     if known is None:

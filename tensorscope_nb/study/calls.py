@@ -25,9 +25,9 @@ class Calls:
         comparing = [recipe for recipe in recipes if recipe.compares]
         self.pairs = _pairs(samples, comparing[0]) if comparing else []
         for recipe in recipes:
-            given = [(pair,) for pair in self.pairs] if recipe.compares else [() if samples is None else (samples,)]
+            given = [((pair,), {}) for pair in self.pairs] if recipe.compares else [arguments(recipe, samples)]
             self._of.append(list(range(len(self.made), len(self.made) + len(given))))
-            self.made += [(recipe, args, {}) for args in given]
+            self.made += [(recipe, args, named) for args, named in given]
 
     def results(self, found: Sequence[Any]) -> list[xr.Dataset | None]:
         """By recipe; None where one of its calls has returned nothing."""
@@ -38,6 +38,13 @@ class Calls:
             return None
         results = [result if isinstance(result, xr.Dataset) else result.summary() for result in found]
         return results[0] if len(results) == 1 else _along_tasks(results, [" × ".join(pair.names) for pair in self.pairs])
+
+
+def arguments(recipe: Recipe, samples: Samples | None) -> tuple[tuple, dict[str, Any]]:
+    """The samples as the recipe takes them: second, or by name where another model may come second."""
+    if samples is None:
+        return (), {}
+    return ((), {"samples": samples}) if recipe.takes_model else ((samples,), {})
 
 
 def _pairs(samples: Samples | None, recipe: Recipe) -> Sequence[Any]:

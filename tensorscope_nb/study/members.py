@@ -14,7 +14,7 @@ from tensorscope_nb.models import Checkpoints
 from tensorscope_nb.scope import Scope
 
 FILL: dict[str, Any] = {"f": np.nan, "i": -1, "b": False, "O": ""}  # where a pair was not looked at
-OWN = ("model", "weights", "seconds", "n_weights", "by_reference")  # what each model says of itself
+OWN = ("model", "weights", "seconds", "n_weights", "by_reference", "undefined")  # what each model says of itself
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tensorscope_nb.recipes.recipe import Recipe
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import bytes_per_sample, chunks
 from tensorscope_nb.settings import options
-from tensorscope_nb.study.calls import Calls
+from tensorscope_nb.study.calls import Calls, arguments
 from tensorscope_nb.study.members import Members
 from tensorscope_nb.sweep.gradients import gradient_sweep
 from tensorscope_nb.sweep.pairs import passes
@@ -44,9 +44,9 @@ def _asking(scope: Scope, samples: Samples | None, recipes: Sequence[Recipe]) ->
     """The sweeps, and the steps of their own, that recipes ask for first."""
     asked: dict[int, Request] = {}
     calls = Calls(samples, recipes).made
-    for i, (recipe, given, _) in enumerate(calls):
+    for i, (recipe, given, named) in enumerate(calls):
         if inspect.isgeneratorfunction(recipe.function):
-            with closing(recipe.started(scope, *given)) as asking:
+            with closing(recipe.started(scope, *given, **named)) as asking:
                 try:
                     request = next(asking, None)
                 except (ValueError, LookupError) as error:
@@ -102,10 +102,15 @@ def _others(scope: Scope, samples: Samples | None, recipes: Sequence[Recipe]) ->
             _, seconds = _trial(scope, partial(recipe, scope))
             yield recipe.name, "forward", 0, float("nan"), 0, 0, seconds
             continue
-        rows, seconds = _trials(scope, partial(recipe, scope), samples)
+        rows, seconds = _trials(scope, partial(_on, scope, recipe), samples)
         chunk = len(next(chunks(samples, scope.anatomy, recipe.options.get("chunk"))))
         memory = bytes_per_sample(samples, scope.anatomy) * chunk
         yield recipe.name, "forward", len(samples), round(rows / len(samples), 2), chunk, int(memory), seconds
+
+
+def _on(scope: Scope, recipe: Recipe, samples: Samples) -> None:
+    given, named = arguments(recipe, samples)
+    recipe(scope, *given, **named)
 
 
 def _trials(scope: Scope, run: Callable[[Samples], Any], samples: Samples) -> tuple[float, float]:

@@ -63,6 +63,7 @@ def _facts(said: Mapping[str, Any]) -> list[str]:
     facts = [
         said.get("source"),
         models(said),
+        said.get("model_b") and f"compared with {said['model_b']} (weights {said.get('weights_b')})",
         None if used is None else f"{used}{of} {'sample' if used == 1 and not of else 'samples'}",
         said.get("loss") and f"loss: {said['loss']}",
         None if said.get("seed") is None else f"seed {said['seed']}",
