@@ -5,6 +5,7 @@ from tensorscope_nb.recipes.attention import attention_patterns
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.curation import conflict_pairs, conflict_tokens, curate
 from tensorscope_nb.recipes.eigenvalues import fisher_eigenvalues, hessian_eigenvalues
+from tensorscope_nb.recipes.fiber_bundle import fiber_bundle_test
 from tensorscope_nb.recipes.fisher import fisher_spectrum, grouped_fisher
 from tensorscope_nb.recipes.health import gradient_health
 from tensorscope_nb.recipes.importance import Importance
@@ -24,6 +25,7 @@ from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
 from tensorscope_nb.recipes.removal import removal_effect
 from tensorscope_nb.recipes.sample_conflicts import sample_conflicts
 from tensorscope_nb.recipes.sharpness import sam_sharpness
+from tensorscope_nb.recipes.singularities import embedding_singularities
 
 __all__ = [
     "Importance",
@@ -35,6 +37,8 @@ __all__ = [
     "conflict_pairs",
     "conflict_tokens",
     "curate",
+    "embedding_singularities",
+    "fiber_bundle_test",
     "fisher_eigenvalues",
     "fisher_importance",
     "fisher_overlap",
