@@ -26,6 +26,7 @@ from tensorscope_nb.recipes.removal import removal_effect
 from tensorscope_nb.recipes.sample_conflicts import sample_conflicts
 from tensorscope_nb.recipes.sharpness import sam_sharpness
 from tensorscope_nb.recipes.singularities import embedding_singularities
+from tensorscope_nb.recipes.superposition import superposition
 
 __all__ = [
     "Importance",
@@ -61,6 +62,7 @@ __all__ = [
     "removal_effect",
     "sam_sharpness",
     "sample_conflicts",
+    "superposition",
     "taylor_importance",
     "top_conflicts",
 ]
