@@ -6,6 +6,7 @@ from tensorscope_nb.recipes.cka import linear_cka
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.curation import conflict_pairs, conflict_tokens, curate
 from tensorscope_nb.recipes.eigenvalues import fisher_eigenvalues, hessian_eigenvalues
+from tensorscope_nb.recipes.fiber_bundle import fiber_bundle_test
 from tensorscope_nb.recipes.fisher import fisher_spectrum, grouped_fisher
 from tensorscope_nb.recipes.health import gradient_health
 from tensorscope_nb.recipes.importance import Importance
@@ -26,6 +27,8 @@ from tensorscope_nb.recipes.removal import removal_effect
 from tensorscope_nb.recipes.sample_conflicts import sample_conflicts
 from tensorscope_nb.recipes.sharpness import sam_sharpness
 from tensorscope_nb.recipes.similarity import representational_similarity
+from tensorscope_nb.recipes.singularities import embedding_singularities
+from tensorscope_nb.recipes.superposition import superposition
 
 __all__ = [
     "Importance",
@@ -37,6 +40,8 @@ __all__ = [
     "conflict_pairs",
     "conflict_tokens",
     "curate",
+    "embedding_singularities",
+    "fiber_bundle_test",
     "fisher_eigenvalues",
     "fisher_importance",
     "fisher_overlap",
@@ -61,6 +66,7 @@ __all__ = [
     "representational_similarity",
     "sam_sharpness",
     "sample_conflicts",
+    "superposition",
     "taylor_importance",
     "top_conflicts",
 ]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 
-from tensorscope_nb.numerics.many import q_values
+from tensorscope_nb.numerics.many import holm, q_values
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,19 @@ def test_all_tests_of_a_table_are_one_family():
     p = np.array([[0.01, 0.04], [0.03, np.nan]])
     assert np.allclose(q_values(p), [[0.03, 0.04], [0.04, np.nan]], equal_nan=True)
     assert np.isnan(q_values(np.full(3, np.nan))).all()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(0, 3))
+def test_holm_is_the_step_down_of_its_definition(p, unknown):
+    """The smallest p is multiplied by all tests, the next by one less, …, and none is below one before it; NaN is no test."""
+    running, expected = 0.0, {}
+    for i, j in enumerate(np.argsort(p, kind="stable")):
+        running = max(running, (len(p) - i) * p[j])
+        expected[j] = min(running, 1)
+    found = holm(np.concatenate([np.full(unknown, np.nan), p]))
+    assert np.isnan(found[:unknown]).all() and np.allclose(found[unknown:], [expected[j] for j in range(len(p))])
+
+
+def test_holm_by_hand():
+    assert np.allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([])).shape == (0,)
