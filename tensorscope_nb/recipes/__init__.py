@@ -2,6 +2,7 @@
 
 from tensorscope_nb.recipes.ablation import ablation
 from tensorscope_nb.recipes.attention import attention_patterns
+from tensorscope_nb.recipes.attention_attribution import attention_attribution
 from tensorscope_nb.recipes.attribution import logit_attribution
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.curation import conflict_pairs, conflict_tokens, curate
@@ -33,6 +34,7 @@ __all__ = [
     "LoraTargets",
     "Recipe",
     "ablation",
+    "attention_attribution",
     "attention_patterns",
     "catalogue",
     "conflict_pairs",
