@@ -2,6 +2,8 @@
 
 from tensorscope_nb.recipes.ablation import ablation
 from tensorscope_nb.recipes.attention import attention_patterns
+from tensorscope_nb.recipes.attention_attribution import attention_attribution
+from tensorscope_nb.recipes.attribution import logit_attribution
 from tensorscope_nb.recipes.cka import linear_cka
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.curation import conflict_pairs, conflict_tokens, curate
@@ -19,8 +21,10 @@ from tensorscope_nb.recipes.importance_scores import (
 from tensorscope_nb.recipes.induction import induction_heads
 from tensorscope_nb.recipes.interference import qkov_interference, qkov_pair, top_conflicts
 from tensorscope_nb.recipes.landscape import loss_landscape
+from tensorscope_nb.recipes.lens import logit_lens
 from tensorscope_nb.recipes.lora import LoraTargets, lora_targets
 from tensorscope_nb.recipes.overlap import fisher_overlap
+from tensorscope_nb.recipes.patching import patching
 from tensorscope_nb.recipes.pruning import prune_curve
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
 from tensorscope_nb.recipes.removal import removal_effect
@@ -35,6 +39,7 @@ __all__ = [
     "LoraTargets",
     "Recipe",
     "ablation",
+    "attention_attribution",
     "attention_patterns",
     "catalogue",
     "conflict_pairs",
@@ -54,9 +59,12 @@ __all__ = [
     "hybrid_importance",
     "induction_heads",
     "linear_cka",
+    "logit_attribution",
+    "logit_lens",
     "lora_targets",
     "loss_landscape",
     "magnitude_importance",
+    "patching",
     "project_conflict",
     "prune_curve",
     "qkov_interference",

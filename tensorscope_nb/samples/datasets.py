@@ -45,13 +45,15 @@ def repeats(
     token_range: tuple[int, int] | None = None,
     bos: int | None = None,
     shuffled: bool = False,
+    unrelated: bool = False,
     seed: int = 0,
 ) -> Samples:
     """A beginning-of-sequence token, then a random block of ``period`` tokens, twice; only the second copy is predicted.
 
     ``token_range`` bounds the ids drawn, without replacement where it is wide enough (default: all but the special
     tokens). ``bos`` defaults to the tokenizer's, if it has one. ``shuffled`` gives the control: the second copy in
-    another order, in which no token keeps its place.
+    another order, in which no token keeps its place. ``unrelated`` gives, sample by sample, the counterpart of the same call
+    without it, for patching: the same second copy after a first one of other tokens, so that there is nothing to copy.
     """
     import torch
 
@@ -69,8 +71,10 @@ def repeats(
     pool = ordinary_ids(tokenizer) if token_range is None else torch.arange(*token_range)
     if len(pool) < 2:
         raise ValueError(f"token_range is {token_range}: it must hold at least 2 token ids")
+    if shuffled and unrelated:
+        raise ValueError("shuffled changes the second copy and unrelated the first: ask for one of the two")
     start = bos if bos is not None else getattr(tokenizer, "bos_token_id", None)
-    generator = torch.Generator().manual_seed(seed)
+    generator, others = (torch.Generator().manual_seed(seed + k) for k in (0, 1))  # the blocks are the same in any variant
     rows = []
     for _ in range(n):
         distinct = len(pool) >= period
@@ -81,15 +85,27 @@ def repeats(
         )
         block = pool[drawn[:period]]
         again = block[_cycle(period, generator)] if shuffled else block
-        rows.append(torch.cat([block, again]))
+        rows.append(torch.cat([_other_than(block, pool, others) if unrelated else block, again]))
     input_ids = torch.stack(rows)
     if start is not None:
         input_ids = torch.cat([torch.full((n, 1), start), input_ids], 1)
     labels = input_ids.clone()
     labels[:, :-period] = IGNORED
     pieces = [tuple(token_strings(tokenizer, row.tolist())) for row in input_ids] if tokenizer is not None else None
-    task = "shuffled" if shuffled else "repeats"
+    task = "shuffled" if shuffled else "unrelated" if unrelated else "repeats"
     return Samples.tokens(input_ids, labels=labels, task=task, pieces=pieces, vocabulary=vocabulary_of(tokenizer))
+
+
+def _other_than(block: Any, pool: Any, generator: Any) -> Any:
+    """As many tokens of ``pool`` that are not in ``block``; each once, where there are enough."""
+    import torch
+
+    left = pool[~torch.isin(pool, block)]
+    if not len(left):
+        raise ValueError(f"unrelated: a block holds all {len(pool)} tokens of the range: widen token_range, or shorten period")
+    if len(left) < len(block):
+        return left[torch.randint(len(left), (len(block),), generator=generator)]
+    return left[torch.randperm(len(left), generator=generator)[: len(block)]]
 
 
 def longest_period(scope: Any) -> int:

@@ -63,6 +63,11 @@ class Norm:
             there = self.module(whole).double() - self.bias
         return (made**2).sum(-1, keepdim=True) / (made * there).sum(-1, keepdim=True)
 
+    def pulled(self, direction: Tensor) -> Tensor:
+        """The direction u of the input with part · u = folded(part) · direction: the transposed map, in double precision."""
+        direction = self.gain * direction.double()
+        return direction - direction.mean(-1, keepdim=True) if self.centres else direction
+
     def apart(self, part: Tensor, whole: Tensor) -> Tensor:
         """What ``part`` of ``whole`` becomes: the parts of x become parts of norm(x) − β."""
         return self.folded(part) / self.scale(whole)

@@ -102,15 +102,17 @@ def _others(scope: Scope, samples: Samples | None, recipes: Sequence[Recipe]) ->
             _, seconds = _trial(scope, partial(recipe, scope))
             yield recipe.name, "forward", 0, float("nan"), 0, 0, seconds
             continue
-        rows, seconds = _trials(scope, partial(_on, scope, recipe), samples)
+        rows, seconds = _trials(scope, partial(_on, scope, recipe, len(samples)), samples)
         chunk = len(next(chunks(samples, scope.anatomy, recipe.options.get("chunk"))))
         memory = bytes_per_sample(samples, scope.anatomy) * chunk
         yield recipe.name, "forward", len(samples), round(rows / len(samples), 2), chunk, int(memory), seconds
 
 
-def _on(scope: Scope, recipe: Recipe, samples: Samples) -> None:
-    given, named = arguments(recipe, samples)
-    recipe(scope, *given, **named)
+def _on(scope: Scope, recipe: Recipe, n: int, few: Samples) -> None:
+    """The recipe on the first samples; an option that goes along with all ``n``, sample by sample, is cut as they are."""
+    given, named = arguments(recipe, few)
+    along = {k: v for k, v in recipe.options.items() if isinstance(v, Samples) or hasattr(v, "shape")}
+    recipe(scope, *given, **named, **{k: v[: len(few)] for k, v in along.items() if len(v) == n})
 
 
 def _trials(scope: Scope, run: Callable[[Samples], Any], samples: Samples) -> tuple[float, float]:
