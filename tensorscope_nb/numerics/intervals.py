@@ -49,3 +49,14 @@ def log_t_interval(values: Array, axis: int = 0, level: float = 0.95, least: int
         half = t.ppf(0.5 + level / 2, n - 1) * values.std(axis, ddof=1) / np.sqrt(n) / mean
     half = np.where(mean > 0, half, 0.0)
     return mean, mean * np.exp(-half), mean * np.exp(half)
+
+
+def fisher(r: Array) -> Array:
+    """atanh of correlations, about normal; ±1 as if it were one rounding short of it."""
+    return np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12))
+
+
+def correlation_interval(r: Array, axis: int = 0, level: float = 0.95) -> tuple[Array, Array, Array]:
+    """Of the correlations of units, tanh of the mean of atanh r and of its Student interval; NaN is left out."""
+    mean, low, high = (np.tanh(x) for x in t_interval(fisher(r), axis, level))
+    return mean, low, high

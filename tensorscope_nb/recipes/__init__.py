@@ -2,6 +2,7 @@
 
 from tensorscope_nb.recipes.ablation import ablation
 from tensorscope_nb.recipes.attention import attention_patterns
+from tensorscope_nb.recipes.circuits import circuits
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.curation import conflict_pairs, conflict_tokens, curate
 from tensorscope_nb.recipes.eigenvalues import fisher_eigenvalues, hessian_eigenvalues
@@ -19,6 +20,7 @@ from tensorscope_nb.recipes.interference import qkov_interference, qkov_pair, to
 from tensorscope_nb.recipes.landscape import loss_landscape
 from tensorscope_nb.recipes.lora import LoraTargets, lora_targets
 from tensorscope_nb.recipes.overlap import fisher_overlap
+from tensorscope_nb.recipes.pairing import qk_ov_pairing
 from tensorscope_nb.recipes.pruning import prune_curve
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
 from tensorscope_nb.recipes.removal import removal_effect
@@ -32,6 +34,7 @@ __all__ = [
     "ablation",
     "attention_patterns",
     "catalogue",
+    "circuits",
     "conflict_pairs",
     "conflict_tokens",
     "curate",
@@ -51,6 +54,7 @@ __all__ = [
     "magnitude_importance",
     "project_conflict",
     "prune_curve",
+    "qk_ov_pairing",
     "qkov_interference",
     "qkov_pair",
     "recipe",
