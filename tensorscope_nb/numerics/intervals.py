@@ -12,15 +12,30 @@ def t_interval(values: Array, axis: int = 0, level: float = 0.95) -> tuple[Array
     """Mean and Student interval m ± t₍ₙ₋₁₎ s / √n along ``axis``, ignoring NaN; the interval is NaN below 2 values."""
     from scipy.stats import t
 
+    mean, error, n = _student(values, axis)
+    with np.errstate(invalid="ignore"):
+        half = np.where(n > 1, t.ppf(0.5 + level / 2, np.maximum(n - 1, 1)) * error, np.nan)
+    return mean, mean - half, mean + half
+
+
+def t_test(values: Array, axis: int = 0) -> Array:
+    """The two-sided p of a mean of 0 along ``axis``, by the same; NaN below 2 values, and where all are equal."""
+    from scipy.stats import t
+
+    mean, error, n = _student(values, axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where((n > 1) & (error > 0), 2 * t.sf(np.abs(mean) / error, np.maximum(n - 1, 1)), np.nan)
+
+
+def _student(values: Array, axis: int) -> tuple[Array, Array, Array]:
+    """Mean, its standard error and the number of values that are there."""
     values = np.asarray(values, dtype=np.float64)
     seen = np.isfinite(values)
     n = seen.sum(axis)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(seen, values, 0).sum(axis) / n
         centred = np.where(seen, values - np.expand_dims(mean, axis), 0)
-        error = np.sqrt((centred**2).sum(axis) / (n - 1) / n)
-        half = np.where(n > 1, t.ppf(0.5 + level / 2, np.maximum(n - 1, 1)) * error, np.nan)
-    return mean, mean - half, mean + half
+        return mean, np.sqrt((centred**2).sum(axis) / (n - 1) / n), n
 
 
 def ratio_interval(numerator: Array, denominator: Array, level: float = 0.95) -> tuple[float, float, float]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.numerics.composed import LEAST, beyond_the_others, chance, tail
-from tensorscope_nb.numerics.intervals import correlation_interval, fisher
+from tensorscope_nb.numerics.intervals import correlation_interval, fisher, t_test
 from tensorscope_nb.numerics.many import q_values
 from tensorscope_nb.recipes.attended_values import AttendedValues
 from tensorscope_nb.recipes.composition import KINDS, Compositions, compositions
@@ -172,10 +172,7 @@ def _beside_the_others(composition: Array) -> tuple[Array, Array, Array]:
 
 
 def _correlations(right: Array, others: Array) -> dict[str, Variable]:
-    from scipy.stats import ttest_1samp
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p = np.asarray(ttest_1samp(fisher(right) - fisher(others), 0, nan_policy="omit").pvalue)
+    p = t_test(fisher(right) - fisher(others))
     r, low, high = correlation_interval(right)
     control = correlation_interval(others)[0]
     words = "attention score with the direct logit of the next token"
