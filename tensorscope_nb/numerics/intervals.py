@@ -6,21 +6,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
+CERTAIN = 1 - 1e-12  # a correlation beyond it is one of ±1, to rounding
 
 
 def t_interval(values: Array, axis: int = 0, level: float = 0.95) -> tuple[Array, Array, Array]:
     """Mean and Student interval m ± t₍ₙ₋₁₎ s / √n along ``axis``, ignoring NaN; the interval is NaN below 2 values."""
     from scipy.stats import t
 
+    mean, error, n = _student(values, axis)
+    with np.errstate(invalid="ignore"):
+        half = np.where(n > 1, t.ppf(0.5 + level / 2, np.maximum(n - 1, 1)) * error, np.nan)
+    return mean, mean - half, mean + half
+
+
+def t_test(values: Array, axis: int = 0) -> Array:
+    """The two-sided p of a mean of 0 along ``axis``, by the same; NaN below 2 values, and where all are equal."""
+    from scipy.stats import t
+
+    mean, error, n = _student(values, axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where((n > 1) & (error > 0), 2 * t.sf(np.abs(mean) / error, np.maximum(n - 1, 1)), np.nan)
+
+
+def _student(values: Array, axis: int) -> tuple[Array, Array, Array]:
+    """Mean, its standard error and the number of values that are there."""
     values = np.asarray(values, dtype=np.float64)
     seen = np.isfinite(values)
     n = seen.sum(axis)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(seen, values, 0).sum(axis) / n
         centred = np.where(seen, values - np.expand_dims(mean, axis), 0)
-        error = np.sqrt((centred**2).sum(axis) / (n - 1) / n)
-        half = np.where(n > 1, t.ppf(0.5 + level / 2, np.maximum(n - 1, 1)) * error, np.nan)
-    return mean, mean - half, mean + half
+        return mean, np.sqrt((centred**2).sum(axis) / (n - 1) / n), n
 
 
 def ratio_interval(numerator: Array, denominator: Array, level: float = 0.95) -> tuple[float, float, float]:
@@ -51,18 +67,28 @@ def log_t_interval(values: Array, axis: int = 0, level: float = 0.95, least: int
     return mean, mean * np.exp(-half), mean * np.exp(half)
 
 
+def fisher(r: Array) -> Array:
+    """atanh of correlations, about normal; of ±1, where it is infinite, that of CERTAIN."""
+    return np.arctanh(np.clip(r, -CERTAIN, CERTAIN))
+
+
+def correlation_interval(r: Array, axis: int = 0, level: float = 0.95) -> tuple[Array, Array, Array]:
+    """Of the correlations of units, tanh of the mean of atanh r and of its Student interval; NaN is left out."""
+    mean, low, high = (np.tanh(x) for x in t_interval(fisher(r), axis, level))
+    return mean, low, high
+
+
 def jackknife_interval(value: Array, left_out: Array, level: float = 0.95) -> tuple[Array, Array, Array]:
     """A correlation and its interval from what it is without each of n units (the first axis), or n equal groups of them.
 
-    artanh r ± t₍ₙ₋₁₎ √((n − 1) / n Σ (zᵢ − z̄)²), back on the scale of r. NaN where one of the n is.
+    atanh r ± t₍ₙ₋₁₎ √((n − 1) / n Σ (zᵢ − z̄)²), back on the scale of r. NaN where one of the n is.
     """
     from scipy.stats import t
 
     n = len(left_out)
-    nearly = 1 - 1e-12  # artanh 1 is infinite
-    z, without = (np.arctanh(np.clip(r, -nearly, nearly)) for r in (value, left_out))
+    z, without = fisher(value), fisher(left_out)
     error = np.sqrt((n - 1) * without.var(0))
     half = t.ppf(0.5 + level / 2, n - 1) * error
-    exact = np.abs(value) > nearly
+    exact = np.abs(value) > CERTAIN
     low, high = (np.where(exact & np.isfinite(half), value, np.tanh(z + sign * half)) for sign in (-1, 1))
     return value, low, high

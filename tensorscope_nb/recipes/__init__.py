@@ -4,6 +4,7 @@ from tensorscope_nb.recipes.ablation import ablation
 from tensorscope_nb.recipes.attention import attention_patterns
 from tensorscope_nb.recipes.attention_attribution import attention_attribution
 from tensorscope_nb.recipes.attribution import logit_attribution
+from tensorscope_nb.recipes.circuits import circuits
 from tensorscope_nb.recipes.cka import linear_cka
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.curation import conflict_pairs, conflict_tokens, curate
@@ -24,6 +25,7 @@ from tensorscope_nb.recipes.landscape import loss_landscape
 from tensorscope_nb.recipes.lens import logit_lens
 from tensorscope_nb.recipes.lora import LoraTargets, lora_targets
 from tensorscope_nb.recipes.overlap import fisher_overlap
+from tensorscope_nb.recipes.pairing import qk_ov_pairing
 from tensorscope_nb.recipes.patching import patching
 from tensorscope_nb.recipes.pruning import prune_curve
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
@@ -42,6 +44,7 @@ __all__ = [
     "attention_attribution",
     "attention_patterns",
     "catalogue",
+    "circuits",
     "conflict_pairs",
     "conflict_tokens",
     "curate",
@@ -67,6 +70,7 @@ __all__ = [
     "patching",
     "project_conflict",
     "prune_curve",
+    "qk_ov_pairing",
     "qkov_interference",
     "qkov_pair",
     "recipe",

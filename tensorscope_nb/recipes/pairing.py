@@ -1,102 +1,186 @@
-"""Pairs of samples that differ in one respect, and what is measured of a run of either."""
+"""How heads work together: what later heads read of what earlier ones write, and what a head's attention has to do with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from tensorscope_nb.recipes.next_token import next_tokens, token_ids
-from tensorscope_nb.samples import IGNORED, Samples
+from tensorscope_nb.errors import UnsupportedModel
+from tensorscope_nb.numerics.composed import LEAST, beyond_the_others, chance, tail
+from tensorscope_nb.numerics.intervals import correlation_interval, fisher, t_test
+from tensorscope_nb.numerics.many import q_values
+from tensorscope_nb.recipes.attended_values import AttendedValues
+from tensorscope_nb.recipes.composition import KINDS, Compositions, compositions
+from tensorscope_nb.recipes.copying import copying
+from tensorscope_nb.recipes.dataset import Variable, dataset
+from tensorscope_nb.recipes.recipe import recipe
+from tensorscope_nb.sweep import sweep
 
 if TYPE_CHECKING:
+    import xarray as xr
+
+    from tensorscope_nb.numerics.composed import Array
     from tensorscope_nb.scope import Scope
+    from tensorscope_nb.scope.anatomy import Anatomy
+
+PAIRS = ("kind", "source", "target")
+BY_HEAD = ("layer", "head")
+R = "correlation"
 
 
-def aligned(clean: Samples, corrupt: Samples) -> Samples:
-    """``corrupt`` with its tokens in the columns where those of ``clean`` stand, under the ids of ``clean``."""
-    there, given = clean.attention_mask.bool(), corrupt.attention_mask.bool()
-    if len(clean) != len(corrupt):
-        raise ValueError(
-            f"there are {len(clean)} clean and {len(corrupt)} corrupt samples: give one corrupt sample for each clean one"
-        )
-    if clean.vocabulary and corrupt.vocabulary and clean.vocabulary != corrupt.vocabulary:
-        raise ValueError("clean and corrupt were made with different tokenizers: their ids do not mean the same tokens")
-    unlike = (clean.lengths != corrupt.lengths).nonzero()
-    if len(unlike):
-        i = int(unlike[0])
-        raise ValueError(
-            f"clean sample {clean.ids[i]!r} has {int(clean.lengths[i])} tokens and its corrupt one {int(corrupt.lengths[i])}: "
-            "a pair must have as many, so that each position has its counterpart"
-        )
+@recipe(
+    question="Which heads read what other heads write?",
+    source="Elhage et al. 2021, transformer-circuits.pub/2021/framework",
+    needs=("weights", "scores", "v"),
+)
+def qk_ov_pairing(
+    scope: Scope,
+    samples: Any = None,
+    *,
+    offset: int | None = None,
+    weighted: bool = False,
+    chunk: int | None = None,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """The composition of every two heads from their weights, and how each head's attention goes with what it would write.
 
-    def moved(value: Tensor, like: Tensor) -> Tensor:
-        if value.shape[:2] != given.shape:
-            return value
-        new = like.clone()
-        new[there] = value[given]  # row by row, as many in each
-        return new
+    What it answers: which heads could form a circuit; ``ts.recipes.circuits`` lists those that stand out.
+    Equation, W_OV = W_O W_V and W_QK = W_Qᵀ W_K on column vectors, source s in a layer below that of the target t:
+    Q ‖W_QK^tᵀ W_OV^s‖, K ‖W_QK^t W_OV^s‖, V ‖W_OV^t W_OV^s‖ (Frobenius), each over the product of the two norms. Folded in: the
+    gain of the norm before attention, of norms of q and k and of a norm behind attention; LayerNorms also centre (and so take
+    the mean direction from what is written). Not in it: the norms' scales, which depend on the position, biases, MLPs, and
+    rotary embeddings unless ``offset`` says how many positions the query stands after the key. Source: Elhage et al. 2021.
 
-    inputs = {name: moved(value, clean.inputs[name]) for name, value in corrupt.inputs.items() if name in clean.inputs}
-    inputs["attention_mask"] = clean.attention_mask
-    nothing = torch.full_like(clean.input_ids, IGNORED)
-    labels = corrupt.labels if corrupt.labels is None or corrupt.labels.ndim == 1 else moved(corrupt.labels, nothing)
-    pieces = tuple(_moved(p, given[i], there[i]) for i, p in enumerate(corrupt.pieces))
-    return replace(corrupt, inputs=inputs, labels=labels, pieces=pieces, ids=clean.ids)
+    Result: ``[kind, source, target] composition`` (0 to 1; heads are named ``"layer.head"``; NaN where the target cannot read
+    the source), with two answers to "compared with what?". (1) Chance: written and read subspaces independent and uniformly
+    oriented, in d dimensions (one less where the norm centres). ``null`` = 1/√d, the root mean square; ``composition_z``, how
+    many standard deviations composition² is above 1/d; ``composition_p_value`` (one-sided, Beta law of the same mean and
+    variance), ``composition_q_value`` (BH over all pairs and kinds). Trained heads share directions, so that most pairs exceed
+    it. (2) The same two layers: ``expected``, the median of the source's compositions with all other readers (Q, K, V of each
+    head) there, plus the median of this reader's with the other sources, less that of the pairs of all these others;
+    ``excess`` = composition − expected, ``excess_z`` in robust standard deviations over the pairs of the two layers,
+    ``excess_q_value`` (Student's upper tail, BH over all): what two heads do beyond what each does with everyone. NaN below 3
+    heads. ``[layer, head] copying_eigen``, Re Σλ / Σ|λ| of W_U W_OV W_E: 1 where a head raises the very tokens it reads, −1
+    where it lowers them; ``copying_eigen_chance``, its standard deviation were what it writes oriented at random. NaN with the
+    reason in ``attrs`` for a model that predicts no next token.
+
+    With ``samples``, of at least 2 sequences, ``[layer, head] qk_ov_correlation``: over the keys s ≤ t of queries t whose token
+    occurred before, within each query, r of the attention score q_t·k_s (as the model has it, before softmax) and of the direct
+    logit of the token that follows t, over the mean logit, by W_O v_s alone, the final norm at its actual scale: what the head
+    would write if it looked at s alone. (``weighted`` multiplies by the attention, which rises with the score: inflated.)
+    tanh of the mean over sequences of atanh r, ``ci_low, ci_high`` 95 % Student; ``qk_ov_control``, the same with targets
+    exchanged between queries of a sequence; ``p_value``, two-sided, that the two are equal; ``q_value`` by BH over heads;
+    ``[sample] n_queries``.
+
+    Errors: UnsupportedModel without heads, without rotary embedding (``offset``) or next token (``samples``); ValueError for
+    weights that are not finite. Cost: layers² / 2 products of (heads · d_head) × d_model matrices in single precision (relative
+    error about 1e-6); with samples one forward.
+    How to read it: sort by ``excess_z``. When not to trust it: weights say what could be read, not what is there to read;
+    ``ablation`` says what matters. Under rotary embeddings a K or Q composition can exist at one ``offset`` and not at another.
+    In a correlation the first token, where much attention rests, weighs heavily.
+
+    >>> import tensorscope_nb as ts
+    >>> scope = ts.load("tiny")
+    >>> pairs = ts.recipes.qk_ov_pairing(scope, ts.datasets.repeats(scope, n=8))
+    >>> pairs["excess_z"].sel(kind="K", source="0.0").idxmax("target").item()    # an induction head, and what it reads
+    '1.1'
+    """
+    anatomy = scope.anatomy
+    anatomy.require_heads()
+    if samples is not None:
+        samples = _checked(scope, samples)
+    found = compositions(scope, offset, progress)
+    copies = copying(scope)
+    variables = _pair_variables(found, anatomy)
+    coords = {"kind": list(KINDS), **_heads(anatomy, "source"), **_heads(anatomy, "target")}
+    said: dict[str, Any] = {}
+    if samples is not None:
+        attended = AttendedValues(scope, weighted)
+        sweep(scope, samples, [attended], chunk=chunk, label="scores and values", progress=progress)
+        (right, others), n_queries = attended.result()
+        variables |= _correlations(right, others)  # first by head: the plain ci_low and ci_high are theirs
+        variables["n_queries"] = (("sample",), n_queries, "positions whose token occurred before", "positions")
+        coords["sample"] = np.array(samples.ids, dtype=object)
+        said = {"n_used": len(samples)}
+    variables["copying_eigen"] = (BY_HEAD, copies.score, "copying by eigenvalues", "")
+    variables["copying_eigen_chance"] = (BY_HEAD, copies.chance, "copying by eigenvalues, standard deviation by chance", "")
+    result = dataset(variables, coords, **said)
+    result["composition"].attrs |= {"null": "independent subspaces, uniformly oriented", "bounds": [0.0, 1.0]}
+    if copies.reason:
+        result["copying_eigen"].attrs["reason"] = copies.reason
+    if anatomy.n_layers < 2:
+        result["composition"].attrs["reason"] = "there is 1 layer, and a head reads what layers below it wrote"
+    if anatomy.n_heads < LEAST:
+        result["excess"].attrs["reason"] = f"{anatomy.n_heads} heads in a layer: a median of the others takes {LEAST}"
+    if samples is not None:
+        interval = f"95 % Student interval over {len(samples)} sequences"
+        result["qk_ov_correlation"].attrs |= {"interval": interval, "p_value": "that it equals qk_ov_control"}
+    return result
 
 
-def _moved(pieces: tuple[str, ...] | None, given: Tensor, there: Tensor) -> tuple[str, ...] | None:
-    if pieces is None:
-        return None
-    words = iter([piece for piece, seen in zip(pieces, given.tolist(), strict=True) if seen])
-    return tuple(next(words) if seen else "" for seen in there.tolist())
+def _checked(scope: Scope, samples: Any) -> Any:
+    if scope.anatomy.task != "causal":
+        raise UnsupportedModel(f"no next token: {scope.name} is no causal language model with its head: leave samples out")
+    scope.require_patterns()
+    samples = scope.samples(samples)
+    if len(samples) < 2:
+        raise ValueError("there is 1 sample: a correlation is tested over sequences, give at least 2")
+    return samples
 
 
-def loss_metric(scope: Scope, clean: Samples) -> Callable[[Tensor, Sequence[int]], Tensor]:
-    """The mean loss of the clean labels."""
-    if scope.anatomy.task == "masked" and scope.rule.custom is None and clean.labels is None:
-        raise ValueError("a masked model predicts the tokens that are labelled: give the clean samples labels")
+def _heads(anatomy: Anatomy, side: str) -> dict[str, Any]:
+    layer, head = (x.ravel() for x in np.indices((anatomy.n_layers, anatomy.n_heads)))
+    return {
+        side: np.array([f"{i}.{j}" for i, j in zip(layer, head, strict=True)], dtype=object),
+        f"{side}_layer": (side, layer),
+        f"{side}_head": (side, head),
+        f"{side}_kv_head": (side, head // (anatomy.n_heads // anatomy.n_kv_heads)),  # equal where K and V are shared
+    }
 
-    def loss(output: Tensor, rows: Sequence[int]) -> Tensor:
-        return scope.rule.per_sample(output, clean.repeated(rows, [f"{clean.ids[i]} run {k}" for k, i in enumerate(rows)]))
 
-    return loss
+def _pair_variables(found: Compositions, anatomy: Anatomy) -> dict[str, Variable]:
+    mean, sd = chance(found.source_purity, found.target_purity, found.dimensions)
+    composition = np.sqrt(found.squared)
+    p = tail(found.squared, mean, sd)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = np.where(sd > 0, (found.squared - mean) / sd, np.nan)
+    expected, excess_z, excess_p = _beside_the_others(composition)
+    null = np.where(np.isfinite(found.squared), np.sqrt(mean), np.nan)
+    tables: dict[str, tuple[Array, str, str]] = {
+        "composition": (composition, "composition", ""),
+        "null": (null, "composition by chance, root mean square", ""),
+        "composition_z": (z, "squared composition above chance", "standard deviations"),
+        "composition_p_value": (p, "p of a composition above chance", ""),
+        "composition_q_value": (q_values(p), "q of a composition above chance, over all pairs", ""),
+        "expected": (expected, "composition that the two heads' others lead to expect", ""),
+        "excess": (composition - expected, "composition above that of the two heads with others", ""),
+        "excess_z": (excess_z, "composition above that of the two heads with others", "standard deviations"),
+        "excess_q_value": (q_values(excess_p), "q of such an excess, over all pairs", ""),
+    }
+    n = anatomy.n_layers * anatomy.n_heads
+    return {name: (PAIRS, values.reshape(len(KINDS), n, n), words, unit) for name, (values, words, unit) in tables.items()}
 
 
-def answer_metric(scope: Scope, clean: Samples, corrupt: Samples, answers: Any) -> Callable[[Tensor, Sequence[int]], Tensor]:
-    """The logit of the right token minus that of the wrong one, where the answer is due."""
-    columns = torch.arange(clean.input_ids.shape[1])
-    if answers is None:
-        right, wrong = next_tokens(scope, clean), next_tokens(scope, corrupt)
-        due = right != IGNORED
-    else:
-        if not isinstance(answers, tuple | list) or len(answers) != 2:
-            raise ValueError(
-                f"answers is {answers!r}: give two, (right token ids, wrong token ids), one id each or one per sample"
-            )
-        right, wrong = (token_ids(a, "answers", clean, scope.anatomy.n_vocab) for a in answers)
-        due = clean.attention_mask.bool()
-    if not bool(due.any(1).all()):
-        i = int((~due.any(1)).nonzero()[0])
-        raise ValueError(f"sample {clean.ids[i]!r} has no token to predict: it needs a label, or give answers=")
-    at = (columns * due).amax(1)
-    each = torch.arange(len(clean))
-    right, wrong = right[each, at], wrong[each, at]
-    same = (right == wrong) | (wrong == IGNORED)
-    if bool(same.any()):
-        i = int(same.nonzero()[0])
-        raise ValueError(
-            f"the right and the wrong answer of sample {clean.ids[i]!r} are the same token ({int(right[i])}), or one is missing: "
-            "give answers=(right token ids, wrong token ids)"
-        )
+def _beside_the_others(composition: Array) -> tuple[Array, Array, Array]:
+    """Of every two layers one table, sources by readers: the queries, keys and values of the target's heads."""
+    kinds, layers, heads = composition.shape[:3]
+    by_layers = composition.transpose(1, 3, 2, 0, 4).reshape(layers, layers, heads, kinds * heads)
+    found = (x.reshape(layers, layers, heads, kinds, heads).transpose(3, 0, 2, 1, 4) for x in beyond_the_others(by_layers))
+    expected, z, p = found
+    return expected, z, p
 
-    def difference(output: Tensor, rows: Sequence[int]) -> Tensor:
-        of = torch.as_tensor(list(rows))
-        here = output[torch.arange(len(of)), at[of]].double()
-        pick = torch.arange(len(of))
-        return here[pick, right[of].to(here.device)] - here[pick, wrong[of].to(here.device)]
 
-    return difference
+def _correlations(right: Array, others: Array) -> dict[str, Variable]:
+    p = t_test(fisher(right) - fisher(others))
+    r, low, high = correlation_interval(right)
+    control = correlation_interval(others)[0]
+    words = "attention score with the direct logit of the next token"
+    return {
+        "qk_ov_correlation": (BY_HEAD, r, words, R),
+        "ci_low": (BY_HEAD, low, f"{words}, lower end of the 95 % interval", R),
+        "ci_high": (BY_HEAD, high, f"{words}, upper end of the 95 % interval", R),
+        "qk_ov_control": (BY_HEAD, control, "attention score with the direct logit of other queries' next tokens", R),
+        "p_value": (BY_HEAD, p, "p of a difference from the control", ""),
+        "q_value": (BY_HEAD, q_values(p), "q of a difference from the control, over all heads", ""),
+    }

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.numerics import ratio_interval, t_interval
+from tensorscope_nb.recipes.contrast import aligned, answer_metric, loss_metric
 from tensorscope_nb.recipes.dataset import Variable, dataset, loss_unit, sample_coords, token_variable
-from tensorscope_nb.recipes.pairing import aligned, answer_metric, loss_metric
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import check_output, chunks, output_of, usual_chunk

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tensorscope_nb.numerics import ratio_interval, t_interval
+from tensorscope_nb.numerics.intervals import correlation_interval, t_test
 
 
 @given(st.integers(2, 12), st.integers(0, 10_000))
@@ -44,3 +45,21 @@ def test_ratio_interval_covers_also_with_few_units():
     assert np.isnan(ratio_interval(np.ones(1), np.ones(1))[1])
     equal = np.random.default_rng(0).normal(1, 1, 9)
     assert np.allclose(ratio_interval(equal, np.ones(9)), [x.item() for x in t_interval(equal)])
+
+
+def test_t_test_equals_scipy_and_leaves_out_what_is_not_there():
+    values = np.random.default_rng(0).normal(0.5, 1, (7, 3))
+    assert np.allclose(t_test(values), stats.ttest_1samp(values, 0).pvalue)
+    gaps = np.concatenate([values, np.full((2, 3), np.nan)])
+    assert np.allclose(t_test(gaps), t_test(values))
+    assert np.isnan(t_test(values[:1])).all() and np.isnan(t_test(np.ones((4, 2)))).all()
+
+
+def test_a_correlation_interval_stays_within_its_bounds():
+    """Also where one correlation is 1, and it turns with the sign."""
+    r = np.array([[0.2, 0.999], [0.4, 1.0], [0.5, 1.0], [0.1, 0.99]])
+    mean, low, high = correlation_interval(r)
+    assert np.isclose(mean[0], np.tanh(np.arctanh(r[:, 0]).mean()))
+    assert (low < mean).all() and (mean < high).all() and (high <= 1).all() and (low >= -1).all()
+    flipped = correlation_interval(-r)
+    assert np.allclose(flipped[1], -high) and np.allclose(flipped[2], -low)

@@ -1,0 +1,96 @@
+"""What chance makes of two maps in a row, against simulated rotations; and what a table's other cells lead to expect."""
+
+import numpy as np
+import pytest
+from scipy.stats import beta, ortho_group
+
+from tensorscope_nb.numerics.composed import chance, from_the_others, tail
+
+SPECTRA = {  # squared singular values
+    "one": ([1.0], [1.0]),
+    "flat": ([1.0] * 4, [1.0] * 6),
+    "steep": (0.5 ** np.arange(8), 0.8 ** np.arange(8)),
+    "full": ([1.0] * 12, [3.0, 1.0]),
+}
+
+
+def purity(spectrum):
+    shares = np.array(spectrum) / np.sum(spectrum)
+    return float((shares**2).sum())
+
+
+def simulated(a, b, d, n=4000, seed=0):
+    """c² of ‖A R B‖² / (‖A‖² ‖B‖²), A and B made of their singular values, R a rotation drawn by another library."""
+    turns = ortho_group.rvs(d, n, random_state=seed)
+    left, right = (np.diag(np.sqrt(s)) for s in (a, b))
+    made = left @ turns[:, : len(a), : len(b)] @ right
+    return (made**2).sum((1, 2)) / np.sum(a) / np.sum(b)
+
+
+@pytest.mark.parametrize("name", list(SPECTRA))
+@pytest.mark.parametrize("d", [12, 30])
+def test_mean_and_spread_are_those_of_random_rotations(name, d):
+    a, b = SPECTRA[name]
+    found = simulated(a, b, d)
+    mean, sd = chance(purity(a), purity(b), d)
+    error = sd / np.sqrt(len(found))
+    assert abs(found.mean() - mean) < 4 * error + 1e-12
+    kurtosis = ((found - mean) ** 4).mean() / max(sd, 1e-12) ** 4
+    assert abs(found.var() / max(sd**2, 1e-12) - (sd > 0)) < 4 * np.sqrt(kurtosis / len(found)) + 1e-6
+    if name == "full" and d == 12:
+        assert sd == 0 and np.allclose(found, 1 / d)  # a map that keeps everything alike has no orientation
+
+
+@pytest.mark.parametrize("d", [12, 30])
+def test_the_tail_is_exact_for_rank_one_and_close_for_others(d):
+    """Where rank is one c² is Beta(1/2, (d − 1)/2); elsewhere the share below p is p, within what 4,000 draws show."""
+    mean, sd = chance(1.0, 1.0, d)
+    at = np.linspace(0.001, 0.8, 9)
+    assert np.allclose(tail(at, mean, sd), beta.sf(at, 0.5, (d - 1) / 2))
+    for name in ("flat", "steep"):
+        a, b = SPECTRA[name]
+        p = tail(simulated(a, b, d), *chance(purity(a), purity(b), d))
+        for level in (0.05, 0.01, 0.001):
+            allowed = level * 0.35 + 3 * np.sqrt(level / len(p))  # of a Beta law in place of the true one
+            assert abs((p <= level).mean() - level) < allowed, (name, level)
+
+
+def test_no_spread_is_no_p_value():
+    assert np.isnan(tail(np.array(0.1), *chance(np.array(0.1), np.array(0.5), np.array(10))))
+
+
+def test_rows_and_columns_alone_leave_no_excess():
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(2, 5, 1)) + rng.normal(size=(2, 1, 7))
+    assert np.allclose(from_the_others(table), table)
+
+
+def test_one_cell_does_not_change_what_is_expected_of_any():
+    rng = np.random.default_rng(1)
+    table = rng.normal(size=(5, 1)) + rng.normal(size=(1, 8))
+    planted = table.copy()
+    planted[2, 3] += 10
+    assert np.isclose((planted - from_the_others(planted))[2, 3], 10)
+    # the medians of others step to a neighbour: by no more than the spread of the effects
+    assert np.abs(np.delete((planted - from_the_others(planted)).ravel(), 2 * 8 + 3)).max() < np.ptp(table)
+
+
+def test_medians_of_the_others_by_hand():
+    table = np.array([[1.0, 5.0, 2.0], [0.0, 4.0, 9.0], [3.0, 3.0, 7.0]])
+    rows, columns, both = (
+        np.median([5.0, 2.0]),
+        np.median([0.0, 3.0]),
+        (np.median([6.5, 5.0]) + np.median([3.5, 8.0])) / 2,
+    )
+    assert np.isclose(from_the_others(table)[0, 0], rows + columns - both)
+
+
+def test_rows_and_columns_that_are_missing_are_left_out():
+    rng = np.random.default_rng(2)
+    table = rng.normal(size=(4, 5))
+    padded = np.full((6, 6), np.nan)
+    padded[np.ix_([0, 2, 3, 5], [0, 1, 2, 4, 5])] = table
+    found = from_the_others(padded)
+    assert np.allclose(found[np.ix_([0, 2, 3, 5], [0, 1, 2, 4, 5])], from_the_others(table))
+    assert np.isnan(found[1]).all() and np.isnan(found[:, 3]).all()
+    assert np.isnan(from_the_others(table[:2])).all()
