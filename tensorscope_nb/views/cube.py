@@ -12,7 +12,7 @@ import numpy as np
 import traitlets as t
 
 from tensorscope_nb.views.partial import partial_words
-from tensorscope_nb.views.rules import BASES, base_name, names_of
+from tensorscope_nb.views.rules import ALONE, BASES, base_name, names_of, parts_of
 from tensorscope_nb.views.runtime import SILENT
 
 if TYPE_CHECKING:
@@ -125,7 +125,9 @@ def encode(ds: xr.Dataset, name: str, budget: int = PATTERN_BUDGET) -> dict[str,
     """One variable on the wire. Floats travel as f32, attention patterns as f16, flags as u8, texts as lists."""
     array = ds[name]
     pattern = {"query", "key"} <= {str(d) for d in array.dims}
-    dtype, values = _typed(name, np.asarray(array.values), half=pattern)
+    # what adds up to a score is told to three digits, however small
+    half = pattern and not parts_of([str(d) for d in array.dims])
+    dtype, values = _typed(name, np.asarray(array.values), half=half)
     dims, shape = [str(d) for d in array.dims], list(array.shape)
     if array.size == 0:
         raise ValueError(f"{name} {_dims_text(dims, shape)} has no values to show")
@@ -173,7 +175,7 @@ def _followed(array: xr.DataArray) -> bool:
     """Whether the Focus may ask for a coordinate: it names a dimension, or something that dimensions follow by."""
     name = str(array.name)
     names = [n for d in array.dims for n in names_of(name, str(d))] or [name]
-    return array.name in array.dims or any(n in BASES or base_name(n) is not None for n in names)
+    return array.name in array.dims or any(n in (*BASES, *ALONE) or base_name(n) is not None for n in names)
 
 
 def _coordinate(array: xr.DataArray) -> dict[str, Any] | None:

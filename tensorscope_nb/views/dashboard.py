@@ -65,7 +65,7 @@ def pieces(ds: xr.Dataset, *, reduce: str | None = None, focus: Focus) -> list[V
     time = next((d for d in TIME if measures(ds, [d])), None)
     found: list[View] = []
     with suppress(ValueError):  # scalars only, or too large for the page: the report has them
-        if kind is not SampleTable:
+        if kind is not SampleTable or "sample" not in ds.sizes:
             found.extend(_parts(view(ds, reduce=reduce, focus=focus)))
         # each point of a surface would be a line
         if time and kind not in (Timeline, Landscape):

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.views.attention_pattern import AttentionPattern
 from tensorscope_nb.views.base import View
+from tensorscope_nb.views.beside import beside, of_heads
 from tensorscope_nb.views.fields import curve_of, dims_of, increasing, measures, opened
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.head_grid import HeadGrid
 from tensorscope_nb.views.landscape import Landscape
 from tensorscope_nb.views.layer_bars import LayerBars
 from tensorscope_nb.views.matrix import Matrix
-from tensorscope_nb.views.pairs import details, together
+from tensorscope_nb.views.pairs import together
 from tensorscope_nb.views.ranking import Ranking
+from tensorscope_nb.views.rules import twins
 from tensorscope_nb.views.sample_table import TEXTS, SampleTable
 from tensorscope_nb.views.scatter import Scatter
 from tensorscope_nb.views.spectrum import Spectrum
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 TIME = ("checkpoint", "step")
 # Along these a variable is sliced or reduced, unless nothing else is there.
 ASIDE = (*TIME, "model", "task", "sample", "replicate", "kind")
+# Of these a table says more than what is largest.
+TABLED = ("circuit", "token_id")
 FITS = (
     "query and key (AttentionPattern), layer and head (HeadGrid), checkpoint or step (Timeline), position (TokenStrip), "
     "x and y with coordinates (Landscape), any number that increases (Timeline), component (Spectrum), layer (LayerBars), "
@@ -48,7 +52,8 @@ def view(
 ) -> View:
     """The view that fits a variable's dimensions, or the linked views of a Study.
 
-    A Dataset that also tells of single pairs of samples has a Matrix of them beside, and both texts of a pair below.
+    A Dataset that also tells of single pairs of samples has a Matrix of them beside, and both texts of a pair below. Heads stand
+    beside a Matrix of heads, the parts of a cell beside an AttentionPattern, a Scatter beside the table of tokens.
 
     ``x`` and ``y`` ask for certain axes; two variables in their place are set against each other. ``compare`` takes two
     checkpoints (or models): side by side, with their difference. ``budget`` bounds the bytes of attention patterns.
@@ -98,7 +103,7 @@ def view(
     if plain and focus is None:
         common["focus"] = Focus()
     first = kind(source, **options, **common)
-    more = details(data, first, reduce=reduce, focus=common["focus"]) if plain else []
+    more = beside(data, first, reduce=reduce, focus=common["focus"]) if plain else []
     return together([first, *more]) if more else first
 
 
@@ -124,15 +129,16 @@ def _fitting(data: xr.Dataset, variable: str | None, x: str | None, y: str | Non
         return AttentionPattern, {}
     if x in TIME and y is None:
         return Timeline, {"x": x}
-    if has("layer", "head"):
-        return HeadGrid, {}
     names = [variable] if variable is not None else [n for n in measures(data, []) if dims_of(data, n)]
+    # without axes it is the first variable that says what the Dataset is about
+    pairs = (_pair(dims_of(data, n), x, y) for n in (names if axes else names[:1]))
+    pair = next(filter(None, pairs), None)
+    if has("layer", "head") and not (pair and of_heads(*pair)):
+        return HeadGrid, {}
     if _directions(data, names, axes):
         return Landscape, {"x": "y", "y": "x"} if x == "y" or y == "x" else {}
     if y is None and names and (curve := curve_of(data, names[0])) and axes <= {curve}:
         return Timeline, {"x": curve}
-    # without axes it is the first variable that says what the Dataset is about
-    pair = next(filter(None, (_pair(dims_of(data, n), x, y) for n in (names if axes else names[:1]))), None)
     if pair and (axes or not has("position") or set(pair) == {"layer", "position"}):
         return Matrix, {"y": pair[0], "x": pair[1]}
     if has("position"):
@@ -148,6 +154,12 @@ def _fitting(data: xr.Dataset, variable: str | None, x: str | None, y: str | Non
         texts = [n for n in TEXTS if n in data.variables]
         return SampleTable, {"columns": [*texts, variable]} if variable is not None else {}
     if names and not axes:
+        own = {d for n in names for d in dims_of(data, n)}
+        if len(own) == 1 and variable is None and own <= set(TABLED):
+            (by,) = own
+            # numbers have an order of their own
+            named = by in data.coords and data[by].dtype.kind not in "iuf"
+            return SampleTable, {"by": by, "sort": names[0] if named else None}
         return Ranking, {}
     return None
 
@@ -165,9 +177,6 @@ def _pair(dims: Sequence[str], x: str | None, y: str | None) -> tuple[str, str] 
     free = [d for d in dims if d not in ASIDE]
     if len(free) != 2 or (x or y) or "component" in free or len(dims) - len(free) > 2:
         return None
-    return (free[0], free[1]) if not any(d in TIME for d in dims) or _alike(free) else None
-
-
-def _alike(pair: list[str]) -> bool:
-    """Two dimensions of one kind: ``layer_a`` and ``layer_b``, ``source`` and ``target``."""
-    return pair == ["source", "target"] or pair[0].rpartition("_")[0] == pair[1].rpartition("_")[0] != ""
+    if free == ["position", "layer"]:
+        free = ["layer", "position"]  # a text runs from left to right
+    return (free[0], free[1]) if not any(d in TIME for d in dims) or twins(*free) else None

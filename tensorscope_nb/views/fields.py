@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.views.cube import Cube, dataset_of
-from tensorscope_nb.views.rules import BASES, base_name, plain
+from tensorscope_nb.views.rules import BASES, base_name, parts_of, plain
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -18,7 +18,7 @@ ROLES = {
 }  # fmt: skip
 ASIDES = ("statistic", "effect_size")
 # Numbers that name a token: no measure.
-TOKENS = ("token", "token_a", "token_b")
+TOKENS = ("token", "token_a", "token_b", "top_token")
 # Dimensions that a view may slice at the Focus or reduce besides its axes.
 SLICED = ("checkpoint", "step", "model", "task", "sample", "replicate")
 
@@ -88,6 +88,11 @@ def curve_of(ds: xr.Dataset, name: str) -> str | None:
         return None
     # whole numbers are as often places in a list
     return free[0] if increasing(ds, free[0]) and ds[free[0]].dtype.kind == "f" else None
+
+
+def by_cell(ds: xr.Dataset) -> list[str]:
+    """The variables that say what each cell of a pattern is made of."""
+    return [n for n in measures(ds, []) if parts_of(dims_of(ds, n))]
 
 
 def flags(ds: xr.Dataset, needs: Iterable[str], within: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ BASES = (
     "checkpoint", "step", "model", "task", "sample", "position", "layer", "head", "block", "module", "neuron", "channel",
     "token_id", "component", "parameter", "metric",
 )  # fmt: skip
+# Places without variants: a ``source_layer`` is about a layer.
+ALONE = ("kind", "source", "target")
 TIME = ("checkpoint", "step")
 
 
@@ -37,6 +40,41 @@ def followed(dim: str) -> list[str]:
     return names + [other[name] for name in names if name in other]
 
 
+def head_of(name: Value) -> dict[str, Value] | None:
+    """The layer and the head that a name is about.
+
+    >>> head_of("0.3"), head_of("mlp 0")
+    ({'layer': 0, 'head': 3}, None)
+    """
+    found = re.fullmatch(r"(\d+)\.(\d+)", name) if isinstance(name, str) else None
+    return {"layer": int(found[1]), "head": int(found[2])} if found else None
+
+
+def twins(a: str, b: str) -> bool:
+    """Whether two dimensions are sides of one thing.
+
+    >>> twins("source", "target"), twins("layer_a", "layer_b"), twins("layer", "head")
+    (True, True, False)
+    """
+    base = base_name(a)
+    return a != b and (base == base_name(b) if base is not None else {a, b} == {"source", "target"})
+
+
+def targeted(dim: str, cursor: Mapping[str, Selection]) -> list[Value]:
+    """Layer and head are those of a ``target`` such as "1.2" where nothing else says them.
+
+    >>> targeted("head", {"target": "1.2"}), targeted("head", {"target": "1.2", "layer": 0})
+    ([2], [])
+    """
+    if dim not in ("layer", "head") or "layer" in cursor or "head" in cursor or "target" not in cursor:
+        return []
+    return [head[dim] for name in _listed(cursor["target"]) if (head := head_of(name))]
+
+
+def _listed(wanted: Selection) -> list[Value]:
+    return wanted if isinstance(wanted, list) else [wanted]
+
+
 def selection(cursor: Mapping[str, Selection], coords: Mapping[str, Sequence[Value]], others: Others) -> Cursor:
     """What the Focus selects along each dimension, as values that are there.
 
@@ -57,11 +95,12 @@ def _by_name(cursor: Mapping[str, Selection], dim: str, values: Sequence[Value])
         if name not in cursor:
             continue
         wanted = cursor[name]
-        listed = wanted if isinstance(wanted, list) else [wanted]
+        listed = _listed(wanted)
         present = list(dict.fromkeys(_nearest(values, w) for w in listed)) if name in TIME else [w for w in listed if w in values]
         if present:
             return present if isinstance(wanted, list) else present[0]
-    return None
+    heads = list(dict.fromkeys(v for v in targeted(dim, cursor) if v in values))
+    return (heads if len(heads) > 1 else heads[0]) if heads else None
 
 
 def _nearest(values: Sequence[Value], wanted: Value) -> Value:
@@ -103,8 +142,7 @@ def _by_coordinate(cursor: Mapping[str, Selection], dim: str, values: Sequence[V
         key = next((k for k in names_of(name, dim) if k in cursor), None)
         if key is None:
             continue
-        wanted = cursor[key]
-        listed = wanted if isinstance(wanted, list) else [wanted]
+        listed = _listed(cursor[key])
         matches = {i for i, label in enumerate(labels) if label in listed}
         if key == base:
             sides.append((base, matches))
@@ -116,6 +154,18 @@ def _by_coordinate(cursor: Mapping[str, Selection], dim: str, values: Sequence[V
             found[base] = found.get(base, set()) | matches
     kept = set.intersection(*found.values()) if found else set()
     return [values[i] for i in sorted(kept)] or None
+
+
+def parts_of(dims: Sequence[str]) -> list[str]:
+    """The dimensions that a number for each query and key has besides: what a cell of a pattern is made of.
+
+    >>> parts_of(["sample", "head", "query", "key", "source"]), parts_of(["head", "query", "key"]), parts_of(["source"])
+    (['source'], [], [])
+    """
+    if not {"query", "key"} <= set(dims):
+        return []
+    whose = ("query", "key", "layer", "head", "checkpoint", "step", "model", "task", "sample", "replicate")
+    return [d for d in dims if d not in whose]
 
 
 def plain(value: Any) -> Selection | None:

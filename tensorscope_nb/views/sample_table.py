@@ -14,7 +14,7 @@ from tensorscope_nb.views.partial import least_complete
 if TYPE_CHECKING:
     import xarray as xr
 
-TEXTS = ("text", "task")
+TEXTS = ("text", "task", "token")
 #: More rows than this are refused.
 MOST = 1_000_000
 SLICED = ("checkpoint", "step", "model", "layer", "head", "block", "component", "x", "y", "replicate", "position")
@@ -24,6 +24,8 @@ class SampleTable(View):
     """A table of samples: their text and task, and every variable that has a ``sample``, sliced at the Focus.
 
     Takes a Dataset or a Study. Click a column to sort, a row to select its sample; only the rows in sight are in the page.
+    ``sort`` names the column whose largest value comes first. ``by`` takes another dimension in the place of ``sample``, such
+    as ``token_id`` or ``circuit``. What is typed into the search box is looked for in all texts.
 
     >>> import numpy as np, xarray as xr
     >>> ds = xr.Dataset({"loss": ("sample", np.array([3.1, 2.7]))}, {"sample": ["a", "b"]})
@@ -37,6 +39,7 @@ class SampleTable(View):
         columns: Iterable[str] | None = None,
         *,
         by: str = "sample",
+        sort: str | None = None,
         title: str | None = None,
         reduce: str | None = None,
         focus: Focus | None = None,
@@ -54,6 +57,8 @@ class SampleTable(View):
             if by not in data[name].dims:
                 there = ", ".join(dims_of(data, name)) or "no dimensions"
                 raise ValueError(f"a column of a SampleTable has {by}; {name} has {there}")
+        if sort is not None and sort not in names:
+            raise LookupError(f"sort= names a column; there is no {sort!r}, there are {', '.join(names)}")
         belonging = companions(data, names, [by])
         cube = Cube.of(source, travelling(names, belonging))
         numbers = [n for n in names if data[n].dtype.kind in "biuf"]
@@ -67,6 +72,8 @@ class SampleTable(View):
             title=title,
             reduce=reduce,
         )
+        if sort is not None:
+            self.settings = {"sort": {"column": sort, "descending": True}}
 
 
 def _columns(ds: xr.Dataset, by: str) -> list[str]:

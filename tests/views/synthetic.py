@@ -380,3 +380,150 @@ def head_conflicts() -> xr.Dataset:
         },
         {"block": ["Q", "K", "V", "O"], "layer": [0, 1], "head": range(4), "sample_a": PROSE, "sample_b": CODE},
     )
+
+
+def head_names(layers: int, n_heads: int) -> dict[str, tuple[str, list[int]] | list[str]]:
+    """Heads called "layer.head" along source and target, with what they are called after."""
+    names = [f"{layer}.{head}" for layer in range(layers) for head in range(n_heads)]
+    coords: dict[str, tuple[str, list[int]] | list[str]] = {}
+    for side in ("source", "target"):
+        coords |= {side: names}
+        coords |= {f"{side}_{part}": (side, [int(n.split(".")[i]) for n in names]) for i, part in enumerate(("layer", "head"))}
+    return coords
+
+
+def composition(layers: int = 3, n_heads: int = 4) -> xr.Dataset:
+    """Which heads read what other heads write, and whether a head copies: K-composition of 0.1 with 1.2 stands out."""
+    rng = np.random.default_rng(8)
+    names, n = head_names(layers, n_heads), layers * n_heads
+    layer = np.arange(n) // n_heads
+    values = rng.gamma(20, 0.004, (3, n, n))
+    values[1, PREVIOUS[0] * n_heads + PREVIOUS[1], INDUCTION[0] * n_heads + INDUCTION[1]] = 0.42
+    possible = layer[:, None] < layer[None]
+    values[:, ~possible] = np.nan
+    share = {"units": "share of the largest possible", "nan": "a head reads only what earlier layers write"}
+    copying = rng.normal(0, 0.2, (layers, n_heads))
+    copying[INDUCTION] = 0.9
+    return xr.Dataset(
+        {
+            "composition": (("kind", "source", "target"), values, {"long_name": "composition", **share}),
+            "null": (("kind", "source", "target"), np.where(possible, 0.08, np.nan)[None].repeat(3, 0)),
+            "copying_eigen": (("layer", "head"), copying, {"long_name": "copying score", "bounds": [-1, 1]}),
+            "qk_ov_correlation": (("layer", "head"), copying / 2, {"long_name": "QK–OV correlation"}),
+            "qk_ov_correlation_ci_low": (("layer", "head"), copying / 2 - 0.1),
+            "qk_ov_correlation_ci_high": (("layer", "head"), copying / 2 + 0.1),
+        },
+        {"kind": ["Q", "K", "V"], "layer": range(layers), "head": range(n_heads), **names},
+    )
+
+
+def circuit_rows(pairs: xr.Dataset | None = None, n: int = 12) -> xr.Dataset:
+    """The pairs of heads that compose most, one row each."""
+    ds = composition() if pairs is None else pairs
+    found = ds["composition"].stack(circuit=("kind", "source", "target")).dropna("circuit")
+    found = found.sortby(found, ascending=False)[:n]
+    rows = [(str(k), str(a), str(b)) for k, a, b in found["circuit"].values]
+    value = found.values
+    return xr.Dataset(
+        {
+            "composition": ("circuit", value, {"long_name": "composition"}),
+            "null": ("circuit", np.full(n, 0.08)),
+            "excess": ("circuit", value - 0.08, {"long_name": "composition above chance"}),
+            "z": ("circuit", (value - 0.08) / 0.02, {"long_name": "z"}),
+        },
+        {
+            "circuit": [f"{k} {a} → {b}" for k, a, b in rows],
+            "circuit_kind": ("circuit", [k for k, _, _ in rows]),
+            "circuit_source": ("circuit", [a for _, a, _ in rows]),
+            "circuit_target": ("circuit", [b for _, _, b in rows]),
+        },
+    )
+
+
+def attribution(samples: int = 2, layers: int = 2, n_heads: int = 4, length: int = 16) -> xr.Dataset:
+    """What the scores of attention are made of: the induction head's of what the previous-token head writes into the key."""
+    rng = np.random.default_rng(9)
+    ds = patterns(samples, layers, n_heads, length)
+    sources = ["embed"]
+    for layer in range(layers):
+        sources += [f"{layer}.{head}" for head in range(n_heads)] + [f"mlp {layer}"]
+    shape = (samples, layers, n_heads, length, length, len(sources))
+    parts = {side: rng.normal(0, 0.1, shape) for side in ("key", "query")}
+    parts["key"][:, INDUCTION[0], INDUCTION[1], ..., sources.index("0.1")] += 4 * np.nan_to_num(ds["pattern"].values[:, 1, 2])
+    below = {"embed": -1} | {s: int(s.split(".")[0].removeprefix("mlp ")) for s in sources[1:]}
+    for values in parts.values():
+        for i, source in enumerate(sources):
+            for layer in range(layers):
+                if below[source] >= layer:
+                    values[:, layer, ..., i] = np.nan
+        values[:, :, :, np.triu(np.ones((length, length), dtype=bool), 1)] = np.nan
+    dims = ("sample", "layer", "head", "query", "key")
+    words = {"key": "contribution through the key", "query": "contribution through the query"}
+    return xr.Dataset(
+        {
+            **{
+                f"by_{side}": ((*dims, "source"), parts[side], {"long_name": words[side], "units": "score", "signed": "yes"})
+                for side in parts
+            },
+            "score": (dims, np.nansum(parts["key"], -1), {"long_name": "attention score"}),
+            "pattern": ds["pattern"],
+            "token": ds["token"],
+        },
+        {**{str(k): v for k, v in ds.coords.items()}, "source": sources},
+    )
+
+
+def tokens(n: int = 512) -> xr.Dataset:
+    """Numbers and flags of the tokens of a vocabulary; some are whitespace, and some look like markup."""
+    rng = np.random.default_rng(10)
+    odd = ["\n", " ", "\t", "<b>", " the", "the", "שלום", "<script>alert(1)</script>"]
+    small = rng.gamma(4, 2, n)
+    return xr.Dataset(
+        {
+            "violates_manifold": ("token_id", rng.random(n) < 0.1, {"long_name": "violates the manifold hypothesis"}),
+            "p_manifold": ("token_id", rng.random(n), {"long_name": "p, manifold"}),
+            "dim_small": ("token_id", small, {"long_name": "dimension within the radius"}),
+            "dim_large": ("token_id", small * rng.normal(1.4, 0.2, n), {"long_name": "dimension beyond the radius"}),
+            "transition_radius": ("token_id", rng.gamma(9, 0.1, n), {"long_name": "radius of the transition"}),
+            "density": ("token_id", rng.gamma(2, 3, n), {"long_name": "density"}),
+        },
+        {"token_id": range(n), "token": ("token_id", [odd[i] if i < len(odd) else f" w{i}" for i in range(n)])},
+    )
+
+
+def lens(samples: int = 2, length: int = 12, layers: int = 3) -> xr.Dataset:
+    """What the model would say after each layer."""
+    rng = np.random.default_rng(11)
+    words = np.array([" the", " cat", " sat", "\n", " on", " mat", ".", " and", " extraordinarily"], dtype=object)
+    dims = ("sample", "position", "layer")
+    shape = (samples, length, layers)
+    return xr.Dataset(
+        {
+            "top_token": (dims, words[rng.integers(0, len(words), shape)], {"long_name": "most probable token"}),
+            "probability": (dims, rng.beta(2, 3, shape) * np.linspace(0.3, 1, layers), {"bounds": [0, 1]}),
+            "entropy": (dims, rng.gamma(3, 1, shape), {"units": "nats"}),
+            "token": (dims[:2], words[rng.integers(0, len(words), shape[:2])]),
+        },
+        {"sample": [f"s-{i}" for i in range(samples)], "position": range(length), "layer": range(layers)},
+    )
+
+
+def two_models() -> xr.Dataset:
+    """CKA of the layers of two models of different depth, over training."""
+    a, b = np.arange(6)[:, None] / 5, np.arange(4)[None] / 3
+    cka = np.stack([np.exp(-((a - b) ** 2) * k) for k in (0.5, 3, 8)])
+    dims = ("checkpoint", "layer_a", "layer_b")
+    return xr.Dataset(
+        {
+            "cka": (dims, cka, {"long_name": "linear CKA", "bounds": [0, 1]}),
+            "ci_low": (dims, cka - 0.02),
+            "ci_high": (dims, cka + 0.02),
+            "cka_without_first": (dims, cka * 0.8, {"long_name": "linear CKA without the first token", "bounds": [0, 1]}),
+            "top_token_share_a": (dims[:2], np.linspace(0.1, 0.9, 18).reshape(3, 6), {"long_name": "share of the first token"}),
+        },
+        {
+            "checkpoint": [0, 600, 3000],
+            "layer_a": ("layer_a", range(6), {"long_name": "layer of induction-2l"}),
+            "layer_b": ("layer_b", range(4), {"long_name": "layer of shakespeare"}),
+        },
+    )

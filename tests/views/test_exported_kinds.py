@@ -177,7 +177,9 @@ def test_a_point_of_a_landscape_is_picked_by_pointer_and_by_keyboard(page_of: An
     matrix = page.locator("[data-ts-view=Matrix]")
     matrix.locator("canvas").focus()
     page.keyboard.press("Enter")
-    assert matrix.locator(".ts-live").text_content().startswith("Selected Y 0.08333 · x −0.08333")
+    assert (
+        matrix.locator(".ts-live").text_content().startswith("Selected Along direction 2: 0.08333 · along direction 1: −0.08333")
+    )
     canvas.focus()
     page.keyboard.press("Escape")
     assert at() == {}

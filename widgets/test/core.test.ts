@@ -5,8 +5,10 @@ import { isComparison, panelsOf } from "../src/core/compare";
 import { labelToken, visibleToken } from "../src/core/dom";
 import { stepped } from "../src/core/hands";
 import { describe as words, measure, statuses } from "../src/core/measure";
+import { chosen, sources } from "../src/core/places";
 import { logarithmic, numberText } from "../src/core/scale";
-import { along, choice } from "../src/core/select";
+import { along, choice, choose } from "../src/core/select";
+import type { Cursor } from "../src/core/types";
 import { cubeOf } from "./cubes";
 
 const heads = cubeOf({ checkpoint: [0, 600], layer: [0, 1], head: [0, 1] }, {
@@ -57,12 +59,49 @@ test("a place tells what it is about", () => {
   cube.coords.module_layer = { dims: ["module"], values: [-1, 1] };
   const none = { cursor: {}, places: [] };
   const picked = choice(cube, ["source", "target"], [0, 1], none);
-  expect(picked.patch).toEqual({ source: "0.1", target: "1.2", layer: [0, 1], head: 1 });
-  expect(picked.bound).toEqual({ source: ["layer", "head"], target: ["layer"] });
+  expect(picked.patch).toEqual({ source: "0.1", target: "1.2", layer: 1, head: 2 });
+  expect(picked.bound).toEqual({ source: ["layer", "head"], target: ["layer", "head"] });
   expect(choice(cube, ["module"], [1], none).patch).toEqual({ module: "attn", layer: 1 });
   expect(choice(cube, ["module"], [0], none).patch).toEqual({ module: "wte", layer: null });
   expect(choice(cube, ["layer_a"], [1], none).patch).toEqual({ layer_a: 1, layer: 1 });
-  expect(along(cube, { source: null }).patch).toEqual({ source: null, layer: null, head: null });
+  expect(along(cube, { target: null }).patch).toEqual({ target: null, layer: null, head: null });
+  expect(along(cube, { source: null }).patch).toEqual({ source: null });
+});
+
+test("two pairs of heads are two heads, and not all of both layers", () => {
+  const cube = cubeOf({ kind: ["Q", "K"], source: ["0.1", "0.3"], target: ["1.2", "2.3"], layer: [0, 1, 2], head: [0, 1, 2, 3] }, {});
+  const first = choose(cube, { kind: "K", source: "0.1", target: "1.2" }, { cursor: {}, places: [] });
+  expect(first).toMatchObject({ patch: { kind: "K", source: "0.1", target: "1.2", layer: 1, head: 2 }, places: [] });
+  const cursor = first.patch as Cursor;
+  const both = choose(cube, { kind: "K", source: "0.1", target: "2.3" }, { cursor, places: [] }, true);
+  expect(both.patch).toEqual({ kind: "K", source: "0.1", target: ["1.2", "2.3"], layer: [1, 2], head: [2, 3] });
+  const is = chosen(cube, ["layer", "head"], both.patch as Cursor, both.places)!;
+  expect([is([1, 2]), is([2, 3]), is([1, 3]), is([2, 2])]).toEqual([true, true, false, false]);
+  const less = choose(cube, { kind: "K", source: "0.1", target: "2.3" }, { cursor: both.patch as Cursor, places: both.places! }, true);
+  expect(less).toMatchObject({ patch: cursor, places: [] });
+});
+
+test("a circuit tells its kind and both its heads, and the target is the one that is looked at", () => {
+  const cube = cubeOf({ circuit: ["K 0.0 → 1.2", "Q mlp 0 → 1.1"] }, {});
+  cube.coords.circuit_kind = { dims: ["circuit"], values: ["K", "Q"] };
+  cube.coords.circuit_source = { dims: ["circuit"], values: ["0.0", "mlp 0"] };
+  cube.coords.circuit_source_layer = { dims: ["circuit"], values: [0, 0] };
+  cube.coords.circuit_target = { dims: ["circuit"], values: ["1.2", "1.1"] };
+  const told = along(cube, { circuit: "K 0.0 → 1.2" });
+  expect(told.patch).toEqual({ circuit: "K 0.0 → 1.2", kind: "K", source: "0.0", source_layer: 0, target: "1.2", layer: 1, head: 2 });
+  expect(told.bound.target).toEqual(["layer", "head"]);
+  expect(told.bound.source).toEqual(["layer", "head"]);
+  expect(along(cube, { source: "0.0", target: "1.1" }).patch.circuit).toBeNull();
+});
+
+test("a source beside a head is a second mark, and by itself it is the head", () => {
+  const parts = cubeOf({ layer: [0, 1], head: [0, 1], source: ["embed", "0.1"] }, {});
+  parts.coords.source_layer = { dims: ["source"], values: [-1, 0] };
+  expect(along(parts, { source: "0.1" }).patch).toEqual({ source: "0.1" });
+  const alone = cubeOf({ source: ["embed", "0.1"] }, {});
+  expect(along(alone, { source: "0.1" }).patch).toEqual({ source: "0.1", layer: 0, head: 1 });
+  expect(along(alone, { source: "embed" }).patch).toEqual({ source: "embed", layer: null, head: null });
+  expect(sources({ source: ["0.1", "embed", "mlp 1"] })).toEqual([{ layer: 0, head: 1 }]);
 });
 
 test("a selection is code that Python takes", () => {

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { baseName, followed, indicesAt, patched, same, unmet } from "../src/core/rules";
+import { baseName, eitherSide, followed, indicesAt, patched, same, unmet } from "../src/core/rules";
 import { along } from "../src/core/select";
 import { chosen, toggled } from "../src/core/places";
 import type { Cursor, Value } from "../src/core/types";
@@ -94,4 +94,26 @@ test("a pair tells both its samples and no task, and gives way to a choice of th
   expect(told.bound).toEqual({ pair: ["sample_a", "sample", "sample_b"], sample_a: ["sample"], sample_b: ["sample"] });
   expect(along(pairs, { sample_a: "p1", sample_b: "c2" }).patch).toEqual({ pair: null, sample_a: "p1", sample_b: "c2", sample: ["p1", "c2"] });
   expect(along(pairs, { pair: null }).patch).toEqual({ pair: null, sample_a: null, sample_b: null, sample: null });
+});
+
+test("what may be on either of two sides is on either", () => {
+  const both = cubeOf({ source: ["0.1", "1.2"], target: ["0.1", "1.2"], kind: ["Q", "K"] }, {});
+  for (const side of ["source", "target"]) {
+    both.coords[`${side}_layer`] = { dims: [side], values: [0, 1] };
+    both.coords[`${side}_head`] = { dims: [side], values: [1, 2] };
+  }
+  const either = chosen(both, ["source", "target"], { layer: 1, head: 2 })!;
+  expect([either([1, 0]), either([0, 1]), either([1, 1]), either([0, 0])]).toEqual([true, true, true, false]);
+  const named = chosen(both, ["source", "target"], { source: "0.1", target: "1.2", layer: 1, head: 2 })!;
+  expect([named([0, 1]), named([1, 1]), named([0, 0])]).toEqual([true, false, false]);
+  expect([eitherSide("layer_a", "layer_b", { layer: 1 }), eitherSide("layer_a", "layer_b", { layer_a: 1 }), eitherSide("layer", "head", {})]).toEqual([true, false, false]);
+});
+
+test("a long list of values is looked up", () => {
+  const many = cubeOf({ token_id: Array.from({ length: 50_000 }, (_, i) => 2 * i) }, {});
+  const wanted = Array.from({ length: 20_000 }, (_, i) => 4 * i);
+  const began = performance.now();
+  expect(indicesAt(many, "token_id", { token_id: wanted })).toEqual(wanted.map((w) => w / 2));
+  expect(indicesAt(many, "token_id", { token_id: [1, 7] })).toBeNull();
+  expect(performance.now() - began).toBeLessThan(500);
 });

@@ -3,7 +3,8 @@ import { shortened, visibleToken } from "../src/core/dom";
 import { linear, timeScale } from "../src/core/scale";
 import { ceiling, extentOf, isCausal, panelsAt, readPanel, rowOf, strongest } from "../src/views/attention-data";
 import { tokensOf } from "../src/core/tokens";
-import { cellAt, gridShape, runs } from "../src/views/grid";
+import { cellAt, gridShape, groupsOf, runs } from "../src/views/grid";
+import { shownLabels } from "../src/views/grid-plot";
 import { axisTicks, commonName, lineAt, linesOf, shortName, spread } from "../src/views/lines";
 import { cubeOf } from "./cubes";
 
@@ -19,6 +20,28 @@ test("large grids stay within their width", () => {
   const shape = gridShape(420, 32, 32);
   expect(shape.width).toBeLessThanOrEqual(420);
   expect(shape.height).toBeLessThan(600);
+});
+
+test("heads are grouped by layer where they are in order", () => {
+  const names = (layers: number, heads: number) => Array.from({ length: layers * heads }, (_, i) => `${Math.floor(i / heads)}.${i % heads}`);
+  const cube = cubeOf({ source: names(3, 4), target: ["0.0", "1.0", "0.1"], module: ["a", "b", "c"], layer: [0, 1] }, {});
+  cube.coords.module_layer = { dims: ["module"], values: [0, 0, 1] };
+  const groups = [{ label: "0", from: 0, to: 3 }, { label: "1", from: 4, to: 7 }, { label: "2", from: 8, to: 11 }];
+  expect(groupsOf(cube, "source")).toEqual(groups);
+  expect(groupsOf(cube, "module")).toEqual([{ label: "0", from: 0, to: 1 }, { label: "1", from: 2, to: 2 }]);
+  expect([groupsOf(cube, "target"), groupsOf(cube, "layer")]).toEqual([[], []]);
+  expect(shownLabels(names(3, 4), groups, 20, 14)).toHaveLength(12);
+  expect(shownLabels(names(3, 4), groups, 4, 14)).toEqual([{ text: "0", at: 1.5 }, { text: "1", at: 5.5 }, { text: "2", at: 9.5 }]);
+  expect(shownLabels(names(3, 4), groups, 2, 14).map((l) => l.text)).toEqual(["0", "2"]);
+  expect(shownLabels(names(3, 4), [], 4, 14).map((l) => l.text)).toEqual(["0.0", "1.0", "2.0"]);
+});
+
+test("as many rows as columns make a square, also of many cells", () => {
+  for (const n of [8, 24, 144, 270]) {
+    const { cell, line } = gridShape(560, n, n, { rowLabels: ["11.11"], columnLabels: ["11.11"], square: true, grouped: true });
+    expect(line).toBe(cell);
+    expect(n * cell).toBeLessThanOrEqual(560);
+  }
 });
 
 test("neighbouring cells are outlined together", () => {

@@ -1,9 +1,12 @@
 // Controls that many views have in their header: the variable, the sample.
 import { h, iconButton, KEEP_KEYS, picker } from "./dom";
-import { indicesAt, unmet } from "./rules";
+import { indicesAt, TIME, unmet } from "./rules";
+import { valueText } from "./scale";
 import { along } from "./select";
+import { isPart, pooled } from "./slice";
 import { labels } from "./cube";
 import type { Stage } from "./stage";
+import type { Value } from "./types";
 
 /** A drop-down of the variables that this view can show. */
 export function variableChoice(stage: Stage): { show(among?: string[]): void } {
@@ -14,6 +17,41 @@ export function variableChoice(stage: Stage): { show(among?: string[]): void } {
   });
   stage.tools.append(choose.element);
   return { show: (among = names) => choose.show(among.map((n) => ({ value: n, text: stage.cube.variables[n].longName })), stage.variable().name) };
+}
+
+/** More values than this do not fit a drop-down. */
+const FEW = 60;
+
+/** Drop-downs for what a picture is sliced at and no other view has along an axis: the kind of a composition, a task, a model. */
+export function sliceChoice(stage: Stage, axes: string[]): { show(): void; place(): Record<string, Value> } {
+  const { cube, focus } = stage;
+  const made = new Map<string, ReturnType<typeof picker>>();
+  const dims = () => stage.variable().dims.filter((d) => !axes.includes(d) && !TIME.has(d) && !pooled(d) && !isPart(d) && cube.dims[d] > 1 && cube.dims[d] <= FEW);
+  const at = (dim: string): Value | null => {
+    const found = indicesAt(cube, dim, stage.cursor()) ?? [0];
+    return found.length === 1 ? labels(cube, dim)[found[0]] : null;
+  };
+  return {
+    show() {
+      const shown = dims();
+      for (const dim of shown) {
+        if (made.has(dim)) continue;
+        const noun = dim.replaceAll("_", " ");
+        const list = picker(noun, (text) => {
+          const { patch, bound } = along(cube, { [dim]: labels(cube, dim).find((v) => String(v) === text)! });
+          focus.set(patch, bound);
+        });
+        made.set(dim, list);
+        stage.tools.append(list.element);
+      }
+      for (const [dim, list] of made) {
+        list.show(labels(cube, dim).map((v) => ({ value: String(v), text: `${dim.replaceAll("_", " ")} ${valueText(v)}` })), String(at(dim) ?? ""));
+        // a comparison holds it
+        list.element.hidden = !shown.includes(dim) || stage.cursor()[dim] !== focus.cursor[dim];
+      }
+    },
+    place: () => Object.fromEntries(dims().flatMap((d) => (at(d) === null ? [] : [[d, at(d)!]]))),
+  };
 }
 
 /** More samples than this do not fit a drop-down. */

@@ -89,7 +89,7 @@ function differences(a: Float64Array, b: Float64Array): Float64Array {
 }
 
 export function statusWords(status: Status, reading: Reading): string {
-  return { plain: "", undecided: reading.reference ? "interval holds the null" : "interval holds 0", insignificant: "not significant", unconverged: "not converged", none: "no value" }[status];
+  return { plain: "", undecided: reading.reference ? "interval holds the null" : "interval holds 0", insignificant: "not significant", unconverged: "not converged", none: reading.variable.words.nan ? `no value: ${reading.variable.words.nan}` : "no value" }[status];
 }
 
 /** The statuses that occur, for the legend. */
@@ -107,6 +107,7 @@ export function describe(reading: Reading, i: number, name = reading.variable.lo
   const { values, low, high, reference, residual, p, q, variable } = reading;
   const lines = [withUnits(`${reading.difference ? "difference in " : ""}${name} ${numberText(values[i])}`, variable.units)];
   const words = statusWords(reading.status(i), reading);
+  if (Number.isNaN(values[i]) && variable.words.nan) return [...lines, variable.words.nan];
   if (low && high) lines.push(Number.isNaN(low[i]) ? "no interval" : `${variable.words.interval ?? "interval"}: ${numberText(low[i])} to ${numberText(high[i])}`);
   if (residual) lines.push(`± ${numberText(residual[i])} (residual)`);
   if (reference) lines.push(`${variable.words.null ? `null, ${variable.words.null}:` : "null"} ${numberText(reference[i])}`);

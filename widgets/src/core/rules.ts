@@ -4,6 +4,8 @@ import type { Cursor, Patch, Selection, Value } from "./types";
 
 const BASES = ["checkpoint", "step", "model", "task", "sample", "position", "layer", "head", "block", "module", "neuron",
   "channel", "token_id", "component", "parameter", "metric"];
+/** Places without variants: a `source_layer` is about a layer. */
+const ALONE = ["kind", "source", "target"];
 export const TIME = new Set(["checkpoint", "step"]);
 
 /** sample_a, test_sample → sample; source_layer → layer; query, key → position. */
@@ -39,6 +41,40 @@ export function nearest(values: Value[], wanted: Value): number {
   return best;
 }
 
+/** The layer and the head that a name such as "0.3" is about. */
+export function headOf(name: Value): { layer: number; head: number } | null {
+  const found = typeof name === "string" ? /^(\d+)\.(\d+)$/.exec(name) : null;
+  return found && { layer: Number(found[1]), head: Number(found[2]) };
+}
+
+/** Two sides of one thing: source and target, layer_a and layer_b. */
+export function twins(a: string, b: string): boolean {
+  const base = baseName(a);
+  return a !== b && (base !== null ? base === baseName(b) : ["source", "target"].includes(a) && ["source", "target"].includes(b));
+}
+
+/** Whether neither of two sides is asked for by its own name: what is selected may then be on either. */
+export const eitherSide = (a: string, b: string, cursor: Cursor): boolean => twins(a, b) && !(a in cursor) && !(b in cursor);
+
+/** Where each value of a list is: asked again and again, of lists that may be long. */
+const places = new WeakMap<Value[], Map<Value, number>>();
+function placeOf(values: Value[], wanted: Value): number {
+  if (values.length < 64) return values.indexOf(wanted);
+  let known = places.get(values);
+  if (!known) {
+    known = new Map();
+    for (let i = values.length - 1; i >= 0; i--) known.set(values[i], i);
+    places.set(values, known);
+  }
+  return known.get(wanted) ?? -1;
+}
+
+/** Layer and head are those of a `target` such as "1.2" where nothing else says them. */
+export function targeted(dim: string, cursor: Cursor): Value[] {
+  if ((dim !== "layer" && dim !== "head") || "layer" in cursor || "head" in cursor || !("target" in cursor)) return [];
+  return asList(cursor.target).flatMap((name) => headOf(name)?.[dim] ?? []);
+}
+
 /** Indices along `dim` that the Focus selects; null when it selects none here. */
 export function indicesAt(cube: Cube, dim: string, cursor: Cursor): number[] | null {
   const values = labels(cube, dim);
@@ -47,10 +83,12 @@ export function indicesAt(cube: Cube, dim: string, cursor: Cursor): number[] | n
     const wanted = asList(cursor[name]);
     const found = TIME.has(name)
       ? wanted.map((w) => nearest(values, w))
-      : wanted.map((w) => values.indexOf(w));
+      : wanted.map((w) => placeOf(values, w));
     const present = [...new Set(found.filter((i) => i >= 0))];
     if (present.length) return present;
   }
+  const heads = [...new Set(targeted(dim, cursor).map((w) => placeOf(values, w)).filter((i) => i >= 0))];
+  if (heads.length) return heads;
   return byCoordinate(cube, dim, cursor);
 }
 
@@ -58,7 +96,10 @@ export function indicesAt(cube: Cube, dim: string, cursor: Cursor): number[] | n
 function byCoordinate(cube: Cube, dim: string, cursor: Cursor): number[] | null {
   const asked = askedByCoordinate(cube, dim, cursor);
   if (!asked.length) return null;
-  const kept = asked.map(({ sides, wanted }) => new Set(sides.flatMap((side) => side.flatMap((v, i) => (wanted.includes(v) ? [i] : [])))));
+  const kept = asked.map(({ sides, wanted }) => {
+    const among = new Set(wanted);
+    return new Set(sides.flatMap((side) => side.flatMap((v, i) => (among.has(v) ? [i] : []))));
+  });
   const found = labels(cube, dim).flatMap((_, i) => (kept.every((k) => k.has(i)) ? [i] : []));
   return found.length ? found : null;
 }
@@ -112,7 +153,7 @@ export function ownName(name: string, dim: string): string {
 }
 
 /** Whether a name is a place that the Focus may select: `layer`, or a variant of one such as `sample_a`. */
-export const isPlace = (name: string): boolean => BASES.includes(name) || baseName(name) !== null;
+export const isPlace = (name: string): boolean => BASES.includes(name) || ALONE.includes(name) || baseName(name) !== null;
 
 /** Apply a change; null clears. */
 export function patched(cursor: Cursor, patch: Patch): Cursor {

@@ -1,6 +1,6 @@
 // Slicing a variable at the Focus: some dimensions stay as axes, the rest are picked or reduced, and it says so.
 import { type Cube, type Variable, labels } from "./cube";
-import { baseName, indicesAt, unmet } from "./rules";
+import { baseName, indicesAt, TIME, unmet } from "./rules";
 import { valueText } from "./scale";
 import type { Cursor, Value } from "./types";
 
@@ -13,7 +13,6 @@ export interface Slice {
   notes: string[];
 }
 
-const LATEST = new Set(["checkpoint", "step"]);
 const POOLED = new Set(["sample", "replicate", "block", "position", "query", "key"]);
 
 /** Parts of a model. What adds up says how it is reduced, and then is over these too; no variable adds up over models or tasks. */
@@ -24,7 +23,7 @@ export const pooled = (dim: string): boolean => POOLED.has(dim) || POOLED.has(ba
 /** How a variable is reduced where nobody asks for another way: as it says itself, else by its mean. */
 export const reduction = (variable: Variable, asked?: Reduce): Reduce => asked ?? variable.words.reduce ?? "mean";
 
-const isPart = (dim: string): boolean => PARTS.has(dim) || PARTS.has(baseName(dim) ?? "");
+export const isPart = (dim: string): boolean => PARTS.has(dim) || PARTS.has(baseName(dim) ?? "");
 const poolOf = (variable: Variable, pool: string[]): string[] => (variable.words.reduce ? [...pool, ...variable.dims.filter(isPart)] : pool);
 
 /** Of these the model itself is the middle. */
@@ -35,9 +34,9 @@ export function pick(cube: Cube, dim: string, cursor: Cursor, reduce: Reduce, po
   const values = labels(cube, dim);
   const chosen = indicesAt(cube, dim, cursor);
   const noun = dim.replaceAll("_", " ");
-  if (chosen?.length === 1) return { indices: chosen, note: LATEST.has(dim) ? `at ${noun} ${valueText(values[chosen[0]])}` : `${noun} ${valueText(values[chosen[0]])}` };
+  if (chosen?.length === 1) return { indices: chosen, note: TIME.has(dim) ? `at ${noun} ${valueText(values[chosen[0]])}` : `${noun} ${valueText(values[chosen[0]])}` };
   if (chosen) return { indices: chosen, note: `${reduce} over ${chosen.length} ${noun}s` };
-  if (LATEST.has(dim)) return { indices: [values.length - 1], note: `at ${noun} ${valueText(values.at(-1))}` };
+  if (TIME.has(dim)) return { indices: [values.length - 1], note: `at ${noun} ${valueText(values.at(-1))}` };
   if ((pooled(dim) || pool.includes(dim)) && reduce !== "first") {
     if (values.length === 1) return { indices: [0], note: `${noun} ${valueText(values[0])}` };
     return { indices: values.map((_, i) => i), note: `${reduce} over ${values.length} ${noun}s` };
@@ -85,10 +84,10 @@ export function pooledDims(cube: Cube, variable: Variable, axes: string[], curso
 
 /** Words where everyone looks at a checkpoint and these values have none. */
 export function timeless(cube: Cube, variable: Variable, cursor: Cursor): string[] {
-  if (variable.dims.some((d) => LATEST.has(d))) return [];
-  const own = [...LATEST].find((d) => cube.coords[d]?.dims.length === 0);
+  if (variable.dims.some((d) => TIME.has(d))) return [];
+  const own = [...TIME].find((d) => cube.coords[d]?.dims.length === 0);
   if (own) return [`at ${own} ${cube.coords[own].values[0]}`];
-  const asked = [...LATEST].find((d) => d in cursor);
+  const asked = [...TIME].find((d) => d in cursor);
   return asked ? [`does not follow the ${asked}`] : [];
 }
 

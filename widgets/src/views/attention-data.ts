@@ -44,7 +44,7 @@ export function readPanel(cube: Cube, variable: Variable, cursor: Cursor, words:
 
 /** Nothing above the diagonal: there a key comes after its query, and the model cannot look. */
 export function isCausal(values: ArrayLike<number>, size: number): boolean {
-  for (let q = 0; q < size; q++) for (let k = q + 1; k < size; k++) if (values[q * size + k] > 0) return false;
+  for (let q = 0; q < size; q++) for (let k = q + 1; k < size; k++) if (Math.abs(values[q * size + k]) > 0) return false;
   return true;
 }
 
@@ -69,10 +69,14 @@ export function withoutFirst(panels: Panel[]): Panel[] {
 export function ceiling(panels: Panel[]): number {
   let largest = 0;
   for (const { values, size, n } of panels) {
-    for (let q = Math.min(4, n - 1); q < n; q++) for (let k = 0; k < n; k++) if (values[q * size + k] > largest) largest = values[q * size + k];
+    for (let q = Math.min(4, n - 1); q < n; q++) for (let k = 0; k < n; k++) if (Math.abs(values[q * size + k]) > largest) largest = Math.abs(values[q * size + k]);
   }
+  if (largest > 1) return largest;
   return [0.05, 0.1, 0.2, 0.5].find((top) => largest <= top) ?? 1;
 }
+
+/** Whether there is anything below 0: scores, and not weights. */
+export const signedIn = (panels: Panel[]): boolean => panels.some(({ values }) => values.some((v) => v < 0));
 
 /** The weights from one query to all keys, averaged over the heads that are shown. */
 export function rowOf(panels: Panel[], query: number, n: number): Float64Array {

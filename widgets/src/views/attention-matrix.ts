@@ -17,13 +17,15 @@ interface Look {
   query: number;
   key: number | null;
   pinned: number | null;
+  /** The key of a cell that is chosen. */
+  pinnedKey: number | null;
   /** The pointer is on a query: show its row. */
   loud: boolean;
 }
 
 interface Hands {
   over(query: number | null, key: number): void;
-  pick(query: number): void;
+  pick(query: number, key: number): void;
   keydown(event: KeyboardEvent): void;
 }
 
@@ -60,7 +62,7 @@ export function matrix(hands: Hands): Matrix {
   canvas.element.addEventListener("pointerleave", () => hands.over(null, 0));
   canvas.element.addEventListener("click", (e) => {
     const found = at(e);
-    if (found) hands.pick(found[0]);
+    if (found) hands.pick(...found);
   });
   canvas.element.addEventListener("keydown", hands.keydown);
 
@@ -95,7 +97,7 @@ export function matrix(hands: Hands): Matrix {
 
   return {
     element,
-    draw({ panel, tokens, scale, theme, width, labelled, colour, query, key, pinned, loud }) {
+    draw({ panel, tokens, scale, theme, width, labelled, colour, query, key, pinned, pinnedKey, loud }) {
       n = panel.n;
       const [left, top] = labelled ? [LEFT, TOP] : [0, 0];
       cell = Math.min(24, (width - left - 1) / n);
@@ -111,7 +113,7 @@ export function matrix(hands: Hands): Matrix {
       if (labelled) label(tokens, left, top, side + 1);
       else rows.replaceChildren(), columns.replaceChildren(), (built = "");
       mark(rows, loud ? query : null, pinned);
-      mark(columns, loud ? key : null, null);
+      mark(columns, loud ? key : null, pinnedKey);
       const c = canvas.begin(side + 1, side + 1);
       if (!c) return;
       const image = new Float64Array(n * n);
@@ -133,6 +135,7 @@ export function matrix(hands: Hands): Matrix {
       if (loud && key !== null) frame(key * cell, (panel.causal ? key : 0) * cell, cell, (n - (panel.causal ? key : 0)) * cell, false);
       if (pinned !== null && pinned < n) band(pinned, !loud || pinned === query);
       if (loud && query !== pinned) band(query, true);
+      if (pinned !== null && pinnedKey !== null && pinned < n && pinnedKey < n) frame(pinnedKey * cell, pinned * cell, cell, cell, true);
     },
   };
 }

@@ -8,9 +8,9 @@ import { indicesAt } from "../core/rules";
 import { numberText } from "../core/scale";
 import { absent } from "../core/slice";
 import { tokensOf } from "../core/tokens";
-import type { Cursor, Value } from "../core/types";
+import type { Cursor, Patch, Value } from "../core/types";
 import type { Kind, Stage } from "../core/stage";
-import { ceiling, extentOf, type Panel, panelsAt, readPanel, rowOf, strongest, withoutFirst } from "./attention-data";
+import { ceiling, extentOf, type Panel, panelsAt, readPanel, rowOf, signedIn, strongest, withoutFirst } from "./attention-data";
 import { matrix, type Matrix } from "./attention-matrix";
 import { strip } from "./attention-strip";
 
@@ -26,6 +26,7 @@ export const attentionPattern: Kind = (stage: Stage) => {
   let over: { query: number; key: number } | null = null;
   let overPanel = 0;
   let panels: Panel[] = [];
+  let facets: { cursor: Cursor; words: string }[] = [];
   let tokens: string[] = [];
 
   const choose = sampleChoice(stage);
@@ -39,10 +40,25 @@ export const attentionPattern: Kind = (stage: Stage) => {
   const key = h("div");
   const sentenceStrip = strip({
     over: (query) => point(query === null ? null : { query, key: query }),
-    pick: (query) => focus.set({ position: positions[query] }),
+    pick: (query) => keep(query, null),
   });
   stage.body.append(plates, readout, sentenceStrip.element, key);
   const matrices: Matrix[] = [];
+
+  /** Choose a query; where other views tell of single cells, with its key, and with all that says whose cell it is. */
+  const keep = (query: number, k: number | null, panel = 0) => {
+    if (!options.cells) return focus.set({ position: positions[query] });
+    const at = k ?? keyAt();
+    const key = at === null || (panels[0]?.causal && at > query) ? null : positions[at];
+    // another position is another query
+    const { layer, head } = facets[panel]?.cursor ?? {};
+    const whose = Object.fromEntries(Object.entries({ layer, head }).filter(([d]) => dims.includes(d)));
+    const sample = hasSample ? { sample: samples[sampleAt()] } : {};
+    focus.set({ ...sample, ...whose, position: positions[query], query: positions[query], key } as Patch, { query: ["position"], key: ["position"] });
+  };
+  const pinnedAt = (): number | null => indicesAt(cube, "query", focus.cursor)?.[0] ?? null;
+  /** The key of the cell that is chosen. */
+  const keyAt = (): number | null => (options.cells && "key" in focus.cursor ? (indicesAt(cube, "key", focus.cursor)?.[0] ?? null) : null);
 
   /** The selection, or what the pointer is on in another view while no more than one head is selected. */
   const place = (): { cursor: Cursor; preview: boolean; chosen: boolean } => {
@@ -76,17 +92,19 @@ export const attentionPattern: Kind = (stage: Stage) => {
   const keydown = (e: KeyboardEvent) => {
     const n = panels[0]?.n ?? 0;
     const query = queryAt(n);
-    const at = over?.key ?? query;
+    const at = over?.key ?? keyAt() ?? query;
     const clamp = (v: number) => Math.max(0, Math.min(n - 1, v));
     if (e.key === "ArrowUp" || e.key === "ArrowDown") {
       const next = clamp(query + (e.key === "ArrowUp" ? -1 : 1));
       over = { query: next, key: Math.min(at, next) };
-      focus.set({ position: positions[next] });
-    } else if (e.key === "ArrowLeft" || e.key === "ArrowRight") over = { query, key: clamp(at + (e.key === "ArrowLeft" ? -1 : 1)) };
-    else if (e.key === "Enter") focus.set({ position: positions[query] });
+      keep(next, Math.min(at, next));
+    } else if (e.key === "ArrowLeft" || e.key === "ArrowRight") {
+      over = { query, key: clamp(at + (e.key === "ArrowLeft" ? -1 : 1)) };
+      if (options.cells) keep(query, over.key);
+    } else if (e.key === "Enter") keep(query, at);
     else if (e.key === "Escape") {
       over = null;
-      focus.set({ position: null });
+      focus.set({ position: null, ...(options.cells ? { query: null, key: null } : {}) });
     } else return;
     e.preventDefault();
     e.stopPropagation();
@@ -102,7 +120,7 @@ export const attentionPattern: Kind = (stage: Stage) => {
           overPanel = matrices.indexOf(made);
           point(query === null ? null : { query, key: k });
         },
-        pick: (query) => focus.set({ position: positions[query] }),
+        pick: (query, k) => keep(query, k, matrices.indexOf(made)),
         keydown,
       });
       matrices.push(made);
@@ -114,7 +132,9 @@ export const attentionPattern: Kind = (stage: Stage) => {
     draw() {
       const { cursor, preview, chosen } = place();
       const variable = shown();
-      const { facets, total, notes } = panelsAt(cube, variable, cursor, MOST, focus.places);
+      const found = panelsAt(cube, variable, cursor, MOST, focus.places);
+      const { total, notes } = found;
+      facets = found.facets;
       panels = facets.map((f) => readPanel(cube, variable, f.cursor, f.words));
       const n = Math.max(1, ...panels.map((p) => extentOf(p.values, p.size)));
       for (const panel of panels) panel.n = n;
@@ -129,12 +149,14 @@ export const attentionPattern: Kind = (stage: Stage) => {
       if (skipped()) asides.push("without the first token; the colours fit the rest");
       if (preview || choose.preview()) asides.push("preview: click to keep it");
       else if (!chosen) asides.push("click a head to follow it");
+      if (options.cells && keyAt() === null) asides.push("click a cell to see what it is made of");
       if (total > MOST) asides.push(`the first ${MOST} of ${total} shown`);
       setText(stage.subtitle, asides.join(" · "));
       choose.show();
 
       const colours = stage.theme.dark ? LINES_DARK : LINES_LIGHT;
-      const scale = colourScale([0, ceiling(panels)], stage.theme.dark);
+      const signed = signedIn(panels);
+      const scale = colourScale([0, ceiling(panels)], stage.theme.dark, signed);
       const query = queryAt(n);
       const at = over ? over.key : null;
       ensure(panels.length);
@@ -143,17 +165,18 @@ export const attentionPattern: Kind = (stage: Stage) => {
       const columns = Math.ceil(panels.length / Math.ceil(panels.length / fitting));
       const width = single ? Math.min(stage.width(), n > 80 ? 800 : 560) : Math.min(250, Math.floor((stage.width() - (columns - 1) * 16) / columns));
       plates.style.gridTemplateColumns = `repeat(${columns}, ${width}px)`;
-      const pinned = indicesAt(cube, "query", focus.cursor)?.[0] ?? null;
-      matrices.forEach((m, i) => m.draw({ panel: panels[i], tokens, scale, theme: stage.theme, width, labelled: single, colour: colours[i] ?? "transparent", query, key: at, pinned, loud: over !== null || "position" in focus.hover }));
+      const pinned = pinnedAt();
+      matrices.forEach((m, i) => m.draw({ panel: panels[i], tokens, scale, theme: stage.theme, width, labelled: single, colour: colours[i] ?? "transparent", query, key: at, pinned, pinnedKey: keyAt(), loud: over !== null || "position" in focus.hover }));
 
       const row = rowOf(panels, query, n);
-      const target = at !== null && at !== query ? at : strongest(row);
-      const words = `${name(query)} looks ${target === at ? "" : "most "}at ${name(target)}: ${numberText(row[target])}`;
+      const held = over === null && query === pinnedAt() ? keyAt() : at;
+      const target = held !== null && (held !== query || options.cells) ? held : strongest(row);
+      const words = `${name(query)} looks ${target === held ? "" : "most "}at ${name(target)}: ${numberText(row[target])}`;
       const own = panels[overPanel];
       const alone = !single && over && own ? `; ${own.words}: ${numberText(own.values[query * own.size + target])}` : "";
       setText(readout, Number.isNaN(row[target]) ? "No attention here" : single ? words : `${words}, the mean of these heads${alone}`);
       sentenceStrip.draw({ tokens, row, query, key: at, pinned });
-      const beyond = panels.some((p) => p.values.some((v) => v > scale.domain[1] * 1.001));
+      const beyond = !signed && panels.some((p) => p.values.some((v) => v > scale.domain[1] * 1.001));
       const label = `${withUnits(variable.longName, variable.units)}${beyond ? `; more than ${numberText(scale.domain[1], 1)} looks the same` : ""}`;
       showLegend(key, scale, label, [], 0, Math.min(190, stage.width() - 20));
     },

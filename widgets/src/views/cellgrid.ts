@@ -1,19 +1,21 @@
 // HeadGrid and Matrix: a coloured cell for each place along two dimensions.
 import { sheet } from "../core/canvas";
-import { variableChoice } from "../core/choose";
+import { sliceChoice, variableChoice } from "../core/choose";
 import { colourScale, type ColourScale } from "../core/colour";
 import { labels, type Variable } from "../core/cube";
 import { h, setText } from "../core/dom";
 import { hands, stepped } from "../core/hands";
-import { commonNull, showLegend, type Mark, sentence, statusMarks, withUnits } from "../core/legend";
+import { axisLabel, axisName, commonNull, showLegend, type Mark, sentence, statusMarks, withUnits } from "../core/legend";
 import { describe, type Reading } from "../core/measure";
-import { indicesAt } from "../core/rules";
+import { sources } from "../core/places";
+import { eitherSide, indicesAt } from "../core/rules";
 import { valueText } from "../core/scale";
-import { choice } from "../core/select";
+import { choose } from "../core/select";
 import { extent, slice } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
-import { cellAt, type GridShape, gridShape, rangeOf } from "./grid";
-import { gridPlot, outlines, SMALL } from "./grid-plot";
+import type { Cursor, Value } from "../core/types";
+import { cellAt, type GridShape, gridShape, groupsOf, rangeOf } from "./grid";
+import { gridPlot, outlines, type Pen, SMALL } from "./grid-plot";
 import { aboutLine, tokenLines } from "./matrix-words";
 
 type Place = [number, number];
@@ -26,11 +28,15 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
   const canvas = sheet("cells", "application");
   const key = h("div");
   const variables = variableChoice(stage);
+  const slices = sliceChoice(stage, axes);
   stage.body.append(canvas.element, key);
   const [rows, columns] = [labels(cube, rowDim), labels(cube, columnDim)];
   const [rowLabels, columnLabels] = [rows.map(valueText), columns.map(valueText)];
   const marks = () => (options.marks ?? []).map((name: string) => cube.variables[name]).filter(Boolean) as Variable[];
   const noun = (dim: string) => dim.replaceAll("_", " ");
+  const groups: [ReturnType<typeof groupsOf>, ReturnType<typeof groupsOf>] = [groupsOf(cube, rowDim), groupsOf(cube, columnDim)];
+  // a pair is one of its kind
+  const placeOf = ([row, column]: Place): Record<string, Value> => ({ ...(heads ? {} : slices.place()), [rowDim]: rows[row], [columnDim]: columns[column] });
   let shape: GridShape;
   let reading: Reading;
   let scale: ColourScale;
@@ -40,8 +46,9 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
   const ringing = () => (reading.difference ? [] : marks().filter((m) => !m.words.marks || m.words.marks === reading.variable.name));
   const markWords = (m: Variable) => (m.words.rule ? `${m.longName}: ${m.words.rule}` : m.longName);
   const indexOf = ([row, column]: Place) => row * columns.length + column;
+  const at = (dim: string, label: string) => (cube.coords[dim]?.attrs?.long_name ? `${axisName(cube, dim)}: ${label}` : `${noun(dim)} ${label}`);
   const lines = (place: Place): string[] => [
-    sentence(`${noun(rowDim)} ${rowLabels[place[0]]} · ${noun(columnDim)} ${columnLabels[place[1]]}`),
+    sentence(`${at(rowDim, rowLabels[place[0]])} · ${at(columnDim, columnLabels[place[1]])}`),
     ...describe(reading, indexOf(place)),
     ...ringing().filter((m) => marked(m)[indexOf(place)]).map(markWords),
     ...tokenLines(cube, axes, options.cells ?? [], place),
@@ -56,8 +63,8 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
   hands<Place>(stage, {
     element: canvas.element,
     at: (x, y) => cellAt(shape, x, y),
-    place: ([row, column]) => ({ [rowDim]: rows[row], [columnDim]: columns[column] }),
-    choose: (place, add) => choice(cube, axes, place, focus, add),
+    place: placeOf,
+    choose: (place, add) => choose(cube, placeOf(place), focus, add),
     describe: lines,
     selected() {
       const [r, k] = axes.map((d) => indicesAt(cube, d, focus.cursor));
@@ -80,31 +87,50 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
       reading = stage.measure(variable, axes);
       const range = reading.difference ? extent(reading.values) : rangeOf(cube, variable, axes, stage.cursor(), options.reduce);
       scale = colourScale(range, stage.theme.dark, reading.signed, !heads);
-      shape = gridShape(stage.width(), rows.length, columns.length, heads ? undefined : { rowLabels, columnLabels, upward: Boolean(options.upward), square: true });
+      shape = gridShape(stage.width(), rows.length, columns.length, heads ? undefined : { rowLabels, columnLabels, upward: Boolean(options.upward), square: true, grouped: groups[1].length > 0 });
       const size = heads ? `${rows.length} layers × ${columns.length} heads` : `${rows.length} × ${columns.length}`;
       const none = reading.values.every(Number.isNaN) ? [`no values here${variable.words.nan ? `: ${variable.words.nan}` : ""}`] : [];
       setText(stage.title, options.title || sentence(variable.longName));
       setText(stage.subtitle, [...(reading.notes.length ? reading.notes : [size]), ...none].join(" · "));
       variables.show();
+      slices.show();
       canvas.element.setAttribute("aria-label", `${variable.longName}, ${rows.length} ${noun(rowDim)}s by ${columns.length} ${noun(columnDim)}s; arrows move, Shift adds, Escape clears`);
       const rings = ringed();
       const shown: Reading = heads ? reading : { ...reading, status: (i) => (reading.status(i) === "insignificant" ? "plain" : reading.status(i)) };
       const keys: Mark[] = [...rings.filter(({ values }) => Array.prototype.some.call(values, Boolean)).map(({ text }): Mark => ({ look: Math.min(shape.cell, shape.line) < SMALL ? "dot" : "ring", text })), ...statusMarks(shown, { unconverged: "hatched" })];
+      const from = sourcesHere();
+      if (from.length) keys.push({ look: "dashed", text: `source ${from.map(([row, column]) => `${rowLabels[row]}.${columnLabels[column]}`).join(", ")}` });
       const words = withUnits(reading.difference ? `difference in ${variable.longName}` : variable.longName, variable.units);
       showLegend(key, scale, words, keys, shape.left, Math.max(60, Math.min(190, stage.width() - shape.left - 20)), commonNull(reading));
       const c = canvas.begin(shape.width, shape.height);
       if (!c) return;
-      gridPlot(c, { shape, reading: shown, scale, theme: stage.theme, rowLabels, columnLabels, rows: noun(rowDim), columns: noun(columnDim), rings: rings.map((r) => r.values) });
+      gridPlot(c, { shape, reading: shown, scale, theme: stage.theme, rowLabels, columnLabels, rows: axisLabel(cube, rowDim), columns: axisLabel(cube, columnDim), rings: rings.map((r) => r.values), groups });
       const { ink, paper } = stage.theme;
-      const [overRows, overColumns] = axes.map((d) => indicesAt(cube, d, focus.hover));
-      if (overRows || overColumns) outlines(c, shape, overRows ?? [...rows.keys()], overColumns ?? [...columns.keys()], ink, "transparent", 1);
       const thick = Math.min(shape.cell, shape.line) < 12 ? 1 : 2;
+      mark(c, focus.hover, { inner: ink, outer: "transparent", width: 1 });
+      const pen: Pen = { inner: ink, outer: paper, width: thick };
       const listed = focus.places.filter((p) => axes.every((d) => d in p));
-      for (const p of listed) outlines(c, shape, [rows.indexOf(p[rowDim])], [columns.indexOf(p[columnDim])], ink, paper, thick);
-      const [atRows, atColumns] = axes.map((d) => indicesAt(cube, d, focus.cursor));
-      if (!listed.length && (atRows || atColumns)) outlines(c, shape, atRows ?? [...rows.keys()], atColumns ?? [...columns.keys()], ink, paper, thick);
+      for (const p of listed) outlines(c, shape, [rows.indexOf(p[rowDim])], [columns.indexOf(p[columnDim])], pen);
+      if (!listed.length) mark(c, focus.cursor, pen);
+      for (const [row, column] of from) outlines(c, shape, [row], [column], { ...pen, dashed: true });
     },
   };
+
+  /** What is selected, or under a pointer: all of a dimension where nothing is along it, and both a row and a column where it may be either. */
+  function mark(c: CanvasRenderingContext2D, cursor: Cursor, pen: Pen): void {
+    const [atRows, atColumns] = axes.map((d) => indicesAt(cube, d, cursor));
+    const [all, every] = [[...rows.keys()], [...columns.keys()]];
+    if (atRows && atColumns && eitherSide(rowDim, columnDim, cursor)) {
+      outlines(c, shape, atRows, every, pen);
+      outlines(c, shape, all, atColumns, pen);
+    } else if (atRows || atColumns) outlines(c, shape, atRows ?? all, atColumns ?? every, pen);
+  }
+
+  /** Heads that what is selected comes from. */
+  function sourcesHere(): Place[] {
+    const found = heads ? sources({ ...focus.cursor, ...focus.hover }).map((p): Place => [rows.indexOf(p.layer), columns.indexOf(p.head)]) : [];
+    return found.filter(([row, column]) => row >= 0 && column >= 0);
+  }
 };
 
 export const headGrid: Kind = cellGrid(true);

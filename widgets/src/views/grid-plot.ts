@@ -1,11 +1,11 @@
 // The picture of a grid: cells with what qualifies them, labels, and the outlines of what is selected.
 import { clipped } from "../core/axes";
-import { type Box, hatch, paint } from "../core/canvas";
+import { type Box, hatch, paint, segment } from "../core/canvas";
 import { type ColourScale, css, inkOn, pixels } from "../core/colour";
 import type { Reading, Status } from "../core/measure";
 import { cellText } from "../core/scale";
 import type { Theme } from "../core/theme";
-import { type GridShape, LETTER, runs } from "./grid";
+import { type GridShape, type Group, LETTER, NARROW, runs } from "./grid";
 
 type Context = CanvasRenderingContext2D;
 
@@ -23,6 +23,8 @@ export interface GridPlot {
   rows: string;
   columns: string;
   rings: ArrayLike<number>[];
+  /** Rows and columns that belong together. */
+  groups: [Group[], Group[]];
 }
 
 const boxAt = (s: GridShape, row: number, column: number): Box => ({
@@ -33,6 +35,22 @@ export function gridPlot(c: Context, p: GridPlot): void {
   labels(c, p);
   if (Math.min(p.shape.cell, p.shape.line) < SMALL) image(c, p);
   else cells(c, p);
+  borders(c, p);
+}
+
+/** Thin lines between what belongs together. */
+function borders(c: Context, { shape, theme, groups: [rows, columns] }: GridPlot): void {
+  const [right, bottom] = [shape.left + shape.columns * shape.cell - shape.gap, shape.top + shape.rows * shape.line - shape.gap];
+  c.strokeStyle = shape.gap ? theme.quiet : theme.paper;
+  c.lineWidth = 1;
+  for (const { from } of rows.slice(1)) {
+    const y = Math.round(shape.top + (shape.upward ? shape.rows - from : from) * shape.line - shape.gap / 2 - 0.5) + 0.5;
+    segment(c, shape.left, y, right, y);
+  }
+  for (const { from } of columns.slice(1)) {
+    const x = Math.round(shape.left + from * shape.cell - shape.gap / 2 - 0.5) + 0.5;
+    segment(c, x, shape.top, x, bottom);
+  }
 }
 
 const painted = new WeakMap<Float64Array, { key: string; pixels: Uint32Array }>();
@@ -129,41 +147,62 @@ function words(c: Context, { values, low, high }: Reading, i: number, largest: n
   return fits(text) ? text : "";
 }
 
-function labels(c: Context, { shape, theme, rowLabels, columnLabels, rows, columns }: GridPlot): void {
+/** Which labels there is room for: all, or one for each group, or every few of either. */
+export function shownLabels(labels: string[], groups: Group[], size: number, least: number): { text: string; at: number }[] {
+  const crowded = groups.length > 0 && size < least;
+  const all = crowded ? groups.map((g) => ({ text: g.label, at: (g.from + g.to) / 2 })) : labels.map((text, at) => ({ text, at }));
+  let free = -Infinity;
+  return all.filter(({ at }) => {
+    if ((at - free) * size < least) return false;
+    free = at;
+    return true;
+  });
+}
+
+function labels(c: Context, { shape, theme, rowLabels, columnLabels, rows, columns, groups }: GridPlot): void {
   c.font = `11px ${theme.font}`;
   c.fillStyle = theme.ink;
   c.textBaseline = "middle";
   c.textAlign = "right";
-  const everyRow = Math.ceil(14 / shape.line);
-  for (let row = 0; row < shape.rows; row += everyRow) {
-    const b = boxAt(shape, row, 0);
-    c.fillText(clipped(c, rowLabels[row], shape.left - 22), shape.left - 6, Math.max(6, b.y + b.h / 2 + 0.5));
+  for (const { text, at } of shownLabels(rowLabels, groups[0], shape.line, NARROW)) {
+    const b = boxAt(shape, at, 0);
+    c.fillText(clipped(c, text, shape.left - 19), shape.left - 6, Math.max(6, b.y + b.h / 2 + 0.5));
   }
   const bottom = shape.top + shape.rows * shape.line;
   const room = shape.height - bottom - 24;
   const most = columnLabels.reduce((w, l) => Math.max(w, l.length), 1);
-  const everyColumn = Math.ceil((shape.steep ? 13 : Math.max(14, Math.min(16, most) * LETTER + 6)) / shape.cell);
-  for (let column = 0; column < shape.columns; column += everyColumn) {
-    const b = boxAt(shape, 0, column);
+  const short = groups[1].length > 0 && shape.cell < NARROW;
+  const { steep } = shape;
+  const least = short ? NARROW : steep ? 13 : Math.max(14, Math.min(16, most) * LETTER + 6);
+  for (const { text, at } of shownLabels(columnLabels, groups[1], shape.cell, least)) {
+    const b = boxAt(shape, 0, at);
     c.save();
-    c.translate(b.x + b.w / 2, bottom + (shape.steep ? 5 : 9));
-    c.textAlign = shape.steep ? "right" : "center";
-    if (shape.steep) c.rotate(-Math.PI / 2);
-    c.fillText(clipped(c, columnLabels[column], shape.steep ? room : 200), 0, 0);
+    c.translate(b.x + b.w / 2, bottom + (steep ? 5 : 9));
+    c.textAlign = steep ? "right" : "center";
+    if (steep) c.rotate(-Math.PI / 2);
+    c.fillText(clipped(c, text, steep ? room : 200), 0, 0);
     c.restore();
   }
   c.fillStyle = theme.quiet;
   c.textAlign = "center";
-  c.fillText(columns, shape.left + (shape.columns * shape.cell) / 2, shape.height - 10);
+  c.fillText(columns + (short ? ", by layer" : ""), shape.left + (shape.columns * shape.cell) / 2, shape.height - 10);
   c.save();
   c.translate(7, shape.top + (shape.rows * shape.line) / 2);
   c.rotate(-Math.PI / 2);
-  c.fillText(rows, 0, 0);
+  c.fillText(rows + (groups[0].length > 0 && shape.line < NARROW ? ", by layer" : ""), 0, 0);
   c.restore();
 }
 
+/** How an outline is drawn: a line inside, one around it, and whether it is dashed. */
+export interface Pen {
+  inner: string;
+  outer: string;
+  width: number;
+  dashed?: boolean;
+}
+
 /** Outlines around what is selected (all of a dimension where nothing is selected along it), or around what is hovered. */
-export function outlines(c: Context, shape: GridShape, rows: number[], columns: number[], inner: string, outer: string, width: number): void {
+export function outlines(c: Context, shape: GridShape, rows: number[], columns: number[], { inner, outer, width, dashed }: Pen): void {
   for (const [r0, r1] of runs(rows)) {
     for (const [k0, k1] of runs(columns)) {
       const [a, b] = [boxAt(shape, r0, k0), boxAt(shape, r1, k1)];
@@ -173,7 +212,9 @@ export function outlines(c: Context, shape: GridShape, rows: number[], columns: 
       c.strokeStyle = outer;
       c.strokeRect(box.x + 1.5 * width - 1, box.y + 1.5 * width - 1, Math.max(0, box.w - 3 * width + 2), Math.max(0, box.h - 3 * width + 2));
       c.strokeStyle = inner;
+      if (dashed) c.setLineDash([4, 3]);
       c.strokeRect(box.x + width / 2 - 1, box.y + width / 2 - 1, box.w - width + 2, box.h - width + 2);
+      c.setLineDash([]);
     }
   }
 }

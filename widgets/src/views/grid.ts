@@ -1,5 +1,6 @@
 // Where the cells of a grid are, and the range that its colours span.
-import type { Cube, Variable } from "../core/cube";
+import { type Cube, labels, type Variable } from "../core/cube";
+import { headOf, ownName } from "../core/rules";
 import { extent, extentOf, pooledDims, type Reduce, slice } from "../core/slice";
 import type { Cursor } from "../core/types";
 
@@ -24,9 +25,36 @@ export interface Looks {
   columnLabels: string[];
   upward: boolean;
   square: boolean;
+  /** Columns belong together: where they are narrow the label of each group does. */
+  grouped: boolean;
 }
 
+/** Narrower than this, a line of a grid has no room for its own label. */
+export const NARROW = 14;
+
 export const LETTER = 6.2;
+
+/** Neighbouring rows, or columns, of one layer. */
+export interface Group {
+  label: string;
+  from: number;
+  to: number;
+}
+
+/** The layers of what a dimension has: those of its coordinate, or of names such as "0.3"; none where they are not in order. */
+export function groupsOf(cube: Cube, dim: string): Group[] {
+  const values = labels(cube, dim);
+  const told = Object.entries(cube.coords).find(([name, c]) => c.dims.length === 1 && c.dims[0] === dim && name !== dim && ownName(name, dim) === "layer");
+  const layers = told ? told[1].values : values.map((v) => headOf(v)?.layer ?? null);
+  const groups: Group[] = [];
+  layers.forEach((layer, i) => {
+    const last = groups.at(-1);
+    if (last?.label === String(layer)) last.to = i;
+    else groups.push({ label: String(layer), from: i, to: i });
+  });
+  const ordered = new Set(groups.map((g) => g.label)).size === groups.length && layers.every((l) => l !== null);
+  return ordered && groups.length > 1 && groups.length < values.length ? groups : [];
+}
 
 export function gridShape(width: number, rows: number, columns: number, looks?: Partial<Looks>): GridShape {
   const longest = (labels: string[] = []) => Math.min(16, labels.reduce((most, l) => Math.max(most, [...l].length), 1)) * LETTER;
@@ -34,12 +62,16 @@ export function gridShape(width: number, rows: number, columns: number, looks?: 
   const top = 2;
   const room = Math.max(20, width - left - 2);
   const fitting = Math.min(looks?.square ? 44 : 96, room / columns);
-  const cell = fitting >= 2 ? Math.floor(fitting) : fitting;
-  const tallest = looks?.square ? cell : Math.max(5, Math.min(46, Math.round(cell * 0.8)));
-  const line = Math.min(tallest, rows * tallest > 560 ? (560 / rows >= 2 ? Math.floor(560 / rows) : 560 / rows) : tallest);
+  const whole = (size: number) => (size >= 2 ? Math.floor(size) : size);
+  const widest = whole(fitting);
+  const tallest = looks?.square ? widest : Math.max(5, Math.min(46, Math.round(widest * 0.8)));
+  const most = looks?.square && rows === columns ? 660 : 560;
+  const line = Math.min(tallest, whole(most / rows));
+  // what is as long as it is wide looks like it
+  const cell = most === 660 ? line : widest;
   const least = Math.min(cell, line);
   const gap = least >= 16 ? 2 : least >= 8 ? 1 : 0;
-  const steep = longest(looks?.columnLabels) + 6 > Math.max(cell, 20) && longest(looks?.columnLabels) > 3 * LETTER;
+  const steep = !(looks?.grouped && cell < NARROW) && longest(looks?.columnLabels) + 6 > Math.max(cell, 20) && longest(looks?.columnLabels) > 3 * LETTER;
   const bottom = steep ? Math.ceil(longest(looks?.columnLabels)) + 34 : 34;
   return {
     left, top, cell, line, gap, rows, columns, steep, upward: looks?.upward ?? true,

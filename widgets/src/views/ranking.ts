@@ -1,10 +1,12 @@
 // Ranking: the entries of a variable that stand out, in order, each with its coordinates, sign and interval.
 import { variableChoice } from "../core/choose";
 import { labels, type Variable } from "../core/cube";
-import { fill, h, KEEP_KEYS, picker, setText, visibleToken } from "../core/dom";
+import { fill, h, KEEP_KEYS, picker, setText, shortened, visibleToken } from "../core/dom";
 import { showMarks, sentence, statusMarks, withUnits } from "../core/legend";
 import { describe, type Reading } from "../core/measure";
 import { chosen } from "../core/places";
+import { indicesAt } from "../core/rules";
+import { tokensOf } from "../core/tokens";
 import { numberText } from "../core/scale";
 import { about, along, choice } from "../core/select";
 import { extent, pooled } from "../core/slice";
@@ -26,7 +28,8 @@ export const ranking: Kind = (stage: Stage) => {
   stage.tools.append(order.element);
   const table = h("table", { ...KEEP_KEYS, class: "ts-table ts-ranking", tabindex: 0, role: "grid" });
   const key = h("div");
-  stage.body.append(h("div", { class: "ts-scroll" }, table), key);
+  const hint = h("div", { class: "ts-empty", hidden: true });
+  stage.body.append(hint, h("div", { class: "ts-scroll" }, table), key);
   let rows: { at: number[]; flat: number }[] = [];
   let axes: string[] = [];
   let reading: Reading;
@@ -38,6 +41,20 @@ export const ranking: Kind = (stage: Stage) => {
     if (options.over) return variable.dims.filter((d) => options.over.includes(d));
     const plain = own.filter((d) => !pooled(d));
     return plain.length ? plain : own;
+  };
+  /** Of one query and one key there is a number; the mean over all of them answers nothing, and `position` alone says one of the two. */
+  const unchosen = (variable: Variable): string[] => {
+    const sliced = variable.dims.filter((d) => !axes.includes(d) && cube.dims[d] > 1);
+    if (!["query", "key"].every((d) => sliced.includes(d))) return [];
+    return ["sample", "query", "key"].filter((d) => sliced.includes(d) && (!(d in stage.cursor()) || indicesAt(cube, d, stage.cursor())?.length !== 1));
+  };
+  /** A query and a key with their tokens. */
+  const withToken = (note: string): string => {
+    const dim = ["query", "key"].find((d) => note.startsWith(`${d} `));
+    const at = dim && indicesAt(cube, dim, stage.cursor());
+    if (!at || !cube.variables.token) return note;
+    const row = cube.dims.sample ? (indicesAt(cube, "sample", stage.cursor())?.[0] ?? 0) : -1;
+    return `${note} ‘${shortened(visibleToken(tokensOf(cube, row, at[0] + 1)[at[0]]), 24)}’`;
   };
   const placeOf = (row: number) => Object.fromEntries(axes.map((d, i) => [d, labels(cube, d)[rows[row].at[i]]]));
   const words = (row: number) => [sentence(axes.map((d, i) => `${d.replaceAll("_", " ")} ${labels(cube, d)[rows[row].at[i]]}`).join(" · ")), ...describe(reading, rows[row].flat)];
@@ -92,12 +109,22 @@ export const ranking: Kind = (stage: Stage) => {
     draw() {
       const variable = stage.variable();
       axes = entries(variable);
+      const open = unchosen(variable);
+      hint.hidden = !open.length;
+      table.hidden = key.hidden = open.length > 0;
       reading = stage.measure(variable, axes);
       const how = stage.setting<Order>("order", options.order ?? "size");
       const most: number = options.n ?? 20;
       order.show(ORDERS, how);
       variables.show();
       setText(stage.title, options.title || sentence(variable.longName));
+      if (open.length) {
+        rows = [];
+        built = [];
+        setText(hint, "Click a cell of the attention pattern: what its score is made of stands here.");
+        setText(stage.subtitle, `not chosen: ${open.join(", ")}`);
+        return;
+      }
       const total = reading.values.length;
       const signature = [variable, reading.values, reading.low, how, axes.join()];
       if (signature.some((v, i) => v !== built[i])) {
@@ -105,8 +132,10 @@ export const ranking: Kind = (stage: Stage) => {
         rows = ranked(reading.values, how, most).map((flat) => ({ flat, at: unravelled(flat, reading.shape) }));
         rebuild(variable);
       }
-      const shown = rows.length < total ? `the ${rows.length} ${ORDERS.find((o) => o.value === how)!.text} of ${total.toLocaleString("en")}` : `all ${total}, ${ORDERS.find((o) => o.value === how)!.text} first`;
-      setText(stage.subtitle, [...reading.notes, rows.length ? shown : "no values here"].join(" · "));
+      const orderly = ORDERS.find((o) => o.value === how)!.text;
+      const there = rows.length === total ? "" : " that have a value";
+      const shown = rows.length === most && most < total ? `the ${most} ${orderly} of ${total.toLocaleString("en")}` : `all ${rows.length}${there}, ${orderly} first`;
+      setText(stage.subtitle, [...reading.notes.map(withToken), rows.length ? shown : "no values here"].join(" · "));
       for (let i = 0; i < rows.length; i++) {
         const tr = table.rows[i + 1];
         tr.classList.toggle("ts-chosen", isSelected(i));

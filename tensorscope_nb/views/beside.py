@@ -1,0 +1,47 @@
+"""What stands beside the view of a result that has more than one thing to say."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from tensorscope_nb.views.attention_pattern import AttentionPattern
+from tensorscope_nb.views.base import View
+from tensorscope_nb.views.fields import by_cell, dims_of, measures
+from tensorscope_nb.views.focus import Focus
+from tensorscope_nb.views.head_grid import HeadGrid
+from tensorscope_nb.views.matrix import Matrix
+from tensorscope_nb.views.pairs import details
+from tensorscope_nb.views.ranking import Ranking
+from tensorscope_nb.views.rules import base_name, twins
+from tensorscope_nb.views.sample_table import SampleTable
+from tensorscope_nb.views.scatter import Scatter
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def beside(ds: xr.Dataset, first: View, *, reduce: str | None, focus: Focus) -> list[View]:
+    """The views beside the first one: heads beside a matrix of heads, the parts of a cell beside a pattern, a scatter beside the
+    table of tokens, and what there is to say of pairs of samples."""
+    common: dict[str, Any] = {"reduce": reduce, "focus": focus}
+    if isinstance(first, AttentionPattern) and (names := by_cell(ds)):
+        # without its parts a pattern of this kind says little: what is too large for the page is an error that tells what to do
+        return [Ranking(ds, names[0], **common)]
+    if isinstance(first, Matrix) and of_heads(first.options["y"], first.options["x"]) and measures(ds, ["layer", "head"]):
+        return [HeadGrid(ds, **common)]
+    if isinstance(first, SampleTable) and first.options["by"] == "token_id":
+        numbers = [n for n in measures(ds, ["token_id"]) if dims_of(ds, n) == ("token_id",)]
+        if len(numbers) > 1:
+            with suppress(ValueError):
+                return [Scatter(ds, numbers[1], numbers[0], **common)]
+    return details(ds, first, **common)
+
+
+def of_heads(rows: str, columns: str) -> bool:
+    """Whether a matrix is of one thing against itself, and that not samples.
+
+    >>> of_heads("source", "target"), of_heads("sample_a", "sample_b"), of_heads("layer", "neuron")
+    (True, False, False)
+    """
+    return twins(rows, columns) and base_name(rows) != "sample"
