@@ -125,7 +125,8 @@ def patching(
     interval of ``difference`` holds 0, ``caution``.
     Errors: ValueError for pairs of different numbers or lengths, or misspelt options; LookupError for a layer, position or
     site that is not there; UnsupportedModel without heads or a loss. Cost: one forward per sample and place at which the
-    two runs differ, several in one pass: layers × positions of them (2 layers × 100 positions × 8 samples: about 10 s).
+    two runs differ, several in one pass: at most layers × positions (2 layers × 100 positions × 8 samples of the packaged
+    model: 2 to 5 s on one core).
     How to read it: denoising finds what suffices to restore the behaviour, noising what it cannot do without; a place
     high in both carries it. When not to trust it: a share may exceed 1 or be negative where parts work against each
     other; patched runs mix two inputs, which the model never sees; and what is found holds for this contrast only.

@@ -112,7 +112,7 @@ class Projections:
     def _keep(self, layer: int) -> Callable:
         def keep(module: nn.Module, args: tuple, kwargs: dict) -> None:
             if not self._projecting:
-                self._calls[layer] = (args, kwargs)
+                self._calls[layer] = (tuple(map(_uncached, args)), {name: _uncached(value) for name, value in kwargs.items()})
 
         return keep
 
@@ -129,6 +129,13 @@ class Projections:
             return (norm.folded(args[0]) / self._scales[path] + norm.bias).to(output.dtype)
 
         return hold
+
+
+def _uncached(argument: Any) -> Any:
+    """A cache remembers the run, and would put the parts behind it."""
+    from transformers import Cache
+
+    return None if isinstance(argument, Cache) else argument
 
 
 def _first(kwargs: dict) -> str:

@@ -57,7 +57,6 @@ class Stream:
         self.model, self.anatomy, self.table = model, anatomy, anatomy.table
         self.dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
         self.sandwich = anatomy.table.residual == "sandwich"
-        self.weights = [output_weights(model, anatomy, i).to(self.dtype) for i in range(anatomy.n_layers)]
         self.behind = [self._norm(i, anatomy.table.after_attention) for i in range(anatomy.n_layers)]
 
     def _norm(self, layer: int, path: str) -> Norm:
@@ -88,10 +87,11 @@ class Stream:
         bias = torch.zeros(self.anatomy.d_model, dtype=self.dtype, device=embed.device).expand_as(embed)
         for layer in range(before):
             z = values[f"layers.{layer}.attn.z"].to(self.dtype)
+            weights = output_weights(self.model, self.anatomy, layer).to(self.dtype)
             norm = self.behind[layer]
             scale = norm.scale(values[f"layers.{layer}.attn.out"]) if self.sandwich else 1.0
             for head in range(self.anatomy.n_heads):
-                written = z[:, :, head] @ self.weights[layer][head]
+                written = z[:, :, head] @ weights[head]
                 if self.sandwich:
                     written = (norm.folded(written) / scale).to(self.dtype)
                 yield Source(f"{layer}.{head}", layer, head), written
