@@ -127,7 +127,8 @@ class Bundle:
                 variables[prefixed] = ((), assumed.get(prefixed, np.nan), f"the same of Gaussian points: {words}", "")
         said = {
             "method": "renyi", "k_min": self.window.k_min, "k_max": self.window.k_max, "n_used": self.tests.done,
-            "n_available": len(place), "n_different": len(row), "notes": self._notes(values),
+            "n_available": len(self.places), "counted": f"places of {self.kind}s", "n_points": len(place),
+            "n_different": len(row), "notes": self._notes(values),
         }  # fmt: skip
         result = dataset(variables, {**coords}, **said, **more)
         result.attrs |= {"method": "renyi", "correction": CORRECTIONS[rule.correction][0]}
@@ -158,7 +159,9 @@ class Bundle:
         if len(self.places) < (n := len(self.distinct.first)):
             notes.append(f"density is NaN where a neighbour was not tested ({len(self.places)} of {n} places were)")
         if not done.all():
-            notes.append(f"interrupted after {self.tests.done} of {len(done)} places")
+            notes.append(f"interrupted after {self.tests.done} of {len(done)} places: corrections are over these, the others NaN")
+        elif self._with_surrogate and not (self.surrogate and self.surrogate.done == len(done)):
+            notes.append("interrupted before the surrogate was done: its rates are NaN")
         return notes
 
 

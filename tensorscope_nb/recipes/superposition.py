@@ -105,7 +105,7 @@ def superposition(
             variables["interference_by_sample"] = (("sample", "layer"), by_sample, words, "squared activation")
             coords = sample_coords(samples)
         more = {"n_used": len(samples), "n_available": len(samples)}
-    result = dataset(variables | head, coords, **more, notes=notes)
+    result = dataset(variables | head, coords, **more, regime=regime, notes=notes)
     result.attrs["regime"] = regime
     for name in ("interference", "interference_ratio", "sparsity", "neuron_interference") if samples is not None else ():
         result[name].attrs["interval"] = f"95 % Student interval over {len(samples)} sequences"

@@ -18,7 +18,7 @@ def partial(said: Mapping[str, Any]) -> str:
     """How much of the work an interrupted run has done, such as ``12 of 64 samples``; empty for one that was finished."""
     if not said.get("partial"):
         return ""
-    for done, of, things in (("n_done", "n_members", "models"), ("n_used", "n_available", "samples")):
+    for done, of, things in (("n_done", "n_members", "models"), ("n_used", "n_available", said.get("counted", "samples"))):
         if said.get(done) is not None and said.get(of) is not None:
             return f"{said[done]} of {said[of]} {things}"
     return "interrupted"
