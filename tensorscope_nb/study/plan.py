@@ -111,7 +111,7 @@ def _others(scope: Scope, samples: Samples | None, recipes: Sequence[Recipe]) ->
 def _on(scope: Scope, recipe: Recipe, n: int, few: Samples) -> None:
     """The recipe on the first samples; an option that goes along with all ``n``, sample by sample, is cut as they are."""
     given, named = arguments(recipe, few)
-    along = {k: v for k, v in recipe.options.items() if isinstance(v, Samples) or getattr(v, "shape", ())}
+    along = {k: v for k, v in recipe.options.items() if isinstance(v, Samples) or (hasattr(v, "shape") and v.shape)}
     recipe(scope, *given, **named, **{k: v[: len(few)] for k, v in along.items() if len(v) == n})
 
 
