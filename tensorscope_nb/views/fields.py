@@ -18,7 +18,7 @@ ROLES = {
 }  # fmt: skip
 ASIDES = ("statistic", "effect_size")
 # Numbers that name a token: no measure.
-TOKENS = ("token", "token_a", "token_b", "top_token")
+TOKENS = ("token", "token_a", "token_b", "token_id", "token_id_a", "token_id_b", "top_token")
 # Dimensions that a view may slice at the Focus or reduce besides its axes.
 SLICED = ("checkpoint", "step", "model", "task", "sample", "replicate")
 

@@ -155,10 +155,10 @@ class Focus:
                 continue
             known = [c["values"] for cube in cubes for name, c in cube["coords"].items() if name in there]
             bare = [range(cube["dims"][d]) for cube in cubes for d in there if d in cube["dims"] and d not in cube["coords"]]
-            missing = [v for v in (value if isinstance(value, list) else [value]) if not any(v in k for k in (*known, *bare))]
+            has = dict.fromkeys(v for values in (*known, *bare) for v in values)
+            missing = [v for v in (value if isinstance(value, list) else [value]) if v not in has]
             if missing and dim not in TIME:
-                has = list(dict.fromkeys(v for values in (*known, *bare) for v in values))
-                shown = ", ".join(map(str, has[:12])) + (", …" if len(has) > 12 else "")
+                shown = ", ".join(map(str, list(has)[:12])) + (", …" if len(has) > 12 else "")
                 found.append(f"no linked view has {dim} {', '.join(map(repr, missing))}; there are {shown}")
         return found
 

@@ -23,7 +23,8 @@ class Matrix(View):
 
     ``y`` is the dimension of the rows and ``x`` that of the columns: the last two of the variable where none is given. Signed
     values get a diverging scale, and cells that are ``significant`` a ring. Layers run upwards, all else downwards. What
-    ``task_a``, ``text_a`` and numbers such as ``loss_a`` say of a row or column stands in the tooltip.
+    ``task_a``, ``text_a`` and numbers such as ``loss_a`` say of a row or column stands in the tooltip. A text for each cell, such
+    as ``top_token [sample, position, layer]``, is written into it; the tokens of ``token [sample, position]`` stand below.
 
     >>> import numpy as np, xarray as xr
     >>> Matrix(xr.Dataset({"cka": (("layer_a", "layer_b"), np.eye(3))}))
@@ -51,7 +52,9 @@ class Matrix(View):
         if needs[0] == needs[1]:
             raise ValueError(f"Matrix needs two different dimensions; x={x!r} and y={y!r} came")
         what = shown("Matrix", ds, variable, needs, dims)
+        words, tokens = words_of(what.data, variable or "", needs), tokens_of(what.data, needs[1])
         told = [*about(what.data, needs[0]), *about(what.data, needs[1]), *cells(what.data, needs)]
+        told += [n for n in (words, tokens) if n]
         super().__init__(
             focus=focus,
             **what.traits(ds, *told),
@@ -60,6 +63,8 @@ class Matrix(View):
             x=needs[1],
             about={d: about(what.data, d) for d in needs},
             cells=cells(what.data, needs),
+            words=words,
+            tokens=tokens,
             upward=needs[0].startswith("layer") or needs[0] == "y",
             compare=comparison(what.data, compare),
             title=title,
@@ -81,3 +86,19 @@ def about(data: xr.Dataset, dim: str) -> list[str]:
 def cells(data: xr.Dataset, axes: Sequence[str]) -> list[str]:
     """Which tokens a cell is about."""
     return [n for n in TOKENS if n in data.data_vars and set(dims_of(data, n)) == set(axes)]
+
+
+def words_of(data: xr.Dataset, variable: str, axes: Sequence[str]) -> str | None:
+    """The text, or token, that stands in each cell: on both axes, and on nothing that the variable is not on."""
+    for name in map(str, data.data_vars):
+        dims = set(dims_of(data, name))
+        worded = data[name].dtype.kind in "OUST" or name == "top_token"
+        if worded and set(axes) <= dims <= set(dims_of(data, variable)):
+            return name
+    return None
+
+
+def tokens_of(data: xr.Dataset, dim: str) -> str | None:
+    """The tokens along a dimension of positions."""
+    there = dim == "position" and "token" in data.variables and data["token"].dtype.kind in "OUST"
+    return "token" if there and dim in data["token"].dims and set(dims_of(data, "token")) <= {"sample", dim} else None

@@ -96,7 +96,12 @@ def _by_name(cursor: Mapping[str, Selection], dim: str, values: Sequence[Value])
             continue
         wanted = cursor[name]
         listed = _listed(wanted)
-        present = list(dict.fromkeys(_nearest(values, w) for w in listed)) if name in TIME else [w for w in listed if w in values]
+        if name in TIME:
+            present = list(dict.fromkeys(_nearest(values, w) for w in listed))
+        else:
+            # a brush selects thousands of fifty thousand
+            there = set(values) if len(listed) > 1 else values
+            present = [w for w in listed if w in there]
         if present:
             return present if isinstance(wanted, list) else present[0]
     heads = list(dict.fromkeys(v for v in targeted(dim, cursor) if v in values))
@@ -142,7 +147,7 @@ def _by_coordinate(cursor: Mapping[str, Selection], dim: str, values: Sequence[V
         key = next((k for k in names_of(name, dim) if k in cursor), None)
         if key is None:
             continue
-        listed = _listed(cursor[key])
+        listed = set(_listed(cursor[key]))
         matches = {i for i, label in enumerate(labels) if label in listed}
         if key == base:
             sides.append((base, matches))

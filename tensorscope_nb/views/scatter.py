@@ -12,6 +12,9 @@ from tensorscope_nb.views.focus import Focus
 if TYPE_CHECKING:
     import xarray as xr
 
+# What a point is called besides its coordinates.
+TEXTS = ("token", "text")
+
 
 class Scatter(View):
     """Variable ``y`` against variable ``x``, on the same dimensions or on some of them. A brush selects several points.
@@ -47,9 +50,18 @@ class Scatter(View):
             raise ValueError(f"Scatter needs two variables, one with all dimensions of the other; {' and '.join(words)} came")
         names = list(dict.fromkeys([y, x, *(n for n in possible if _fit(data, n, y) or _fit(data, n, x))]))
         belonging = companions(data, names, [])
-        cube = Cube.of(ds, travelling(names, belonging))
+        points = {d for name in (x, y) for d in dims_of(data, name)}
+        texts = [n for n in TEXTS if n in data.variables and set(dims_of(data, n)) == points]
         super().__init__(
-            focus=focus, cube=cube, variable=y, x=x, variables=names, companions=belonging, title=title, reduce=reduce
+            focus=focus,
+            cube=Cube.of(ds, travelling(names, belonging, texts)),
+            variable=y,
+            x=x,
+            variables=names,
+            companions=belonging,
+            asides=texts,
+            title=title,
+            reduce=reduce,
         )
 
 

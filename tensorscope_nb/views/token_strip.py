@@ -25,7 +25,8 @@ class TokenStrip(View):
     """The tokens of the focused sample, coloured by a ``[sample, position]`` or ``[position]`` variable.
 
     Tokens come from the variable ``tokens``: ``token`` where none is named. Further dimensions, such as ``layer``, are sliced
-    at the Focus.
+    at the Focus. With ``token_id [sample, position]`` a click selects that token too, and a token that is selected elsewhere has
+    an outline wherever it stands.
 
     Of a pair of samples a strip shows one text: ``contribution_a [pair, position_a]`` that of the sample
     ``pair_sample_a [pair]``, with the tokens of ``token_text_a``. It shares its colours with the strip of
@@ -57,7 +58,8 @@ class TokenStrip(View):
         words = _tokens(data, tokens, side, rows, along)
         other = _other(data, what.variable, side, rows)
         of = f"{rows}_sample{side}"
-        cube = Cube.of(ds, travelling(names, what.companions, [n for n in (words, other) if n]))
+        ids = _ids(data, side, rows, along)
+        cube = Cube.of(ds, travelling(names, what.companions, [n for n in (words, other, ids) if n]))
         super().__init__(
             focus=focus,
             cube=cube,
@@ -67,6 +69,7 @@ class TokenStrip(View):
             rows=rows,
             along=along,
             tokens=words,
+            ids=ids,
             side=side.strip("_") or None,
             of=of if of in data.coords and dims_of(data, of) == (rows,) else None,
             order=data[rows].attrs.get("order") if rows in data.coords else None,
@@ -99,6 +102,13 @@ def _tokens(data: xr.Dataset, asked: str | None, side: str, rows: str, along: st
         there = ", ".join(dims_of(data, asked)) or "no dimensions"
         raise ValueError(f"tokens= names a variable with {along}, and {rows} at most besides; {asked} has {there}")
     return asked
+
+
+def _ids(data: xr.Dataset, side: str, rows: str, along: str) -> str | None:
+    """The variable that says which token of the vocabulary each one is."""
+    name = f"token_id{side}"
+    there = name in data.variables and data[name].dtype.kind in "iu"
+    return name if there and along in data[name].dims and set(dims_of(data, name)) <= {rows, along} else None
 
 
 def _other(data: xr.Dataset, variable: str, side: str, rows: str) -> str | None:

@@ -69,6 +69,19 @@ function placeOf(values: Value[], wanted: Value): number {
   return known.get(wanted) ?? -1;
 }
 
+const found = new WeakMap<Value[], WeakMap<Value[], number[]>>();
+/** Where the values of a selection are among others, for those that are: looked for once where there are many. */
+function placesOf(values: Value[], wanted: Selection): number[] {
+  const list = asList(wanted);
+  const there = () => [...new Set(list.map((w) => placeOf(values, w)).filter((i) => i >= 0))];
+  if (list.length < 64) return there();
+  let known = found.get(list);
+  if (!known) found.set(list, (known = new WeakMap()));
+  let at = known.get(values);
+  if (!at) known.set(values, (at = there()));
+  return at;
+}
+
 /** Layer and head are those of a `target` such as "1.2" where nothing else says them. */
 export function targeted(dim: string, cursor: Cursor): Value[] {
   if ((dim !== "layer" && dim !== "head") || "layer" in cursor || "head" in cursor || !("target" in cursor)) return [];
@@ -80,11 +93,7 @@ export function indicesAt(cube: Cube, dim: string, cursor: Cursor): number[] | n
   const values = labels(cube, dim);
   for (const name of followed(dim)) {
     if (!(name in cursor)) continue;
-    const wanted = asList(cursor[name]);
-    const found = TIME.has(name)
-      ? wanted.map((w) => nearest(values, w))
-      : wanted.map((w) => placeOf(values, w));
-    const present = [...new Set(found.filter((i) => i >= 0))];
+    const present = TIME.has(name) ? [...new Set(asList(cursor[name]).map((w) => nearest(values, w)).filter((i) => i >= 0))] : placesOf(values, cursor[name]);
     if (present.length) return present;
   }
   const heads = [...new Set(targeted(dim, cursor).map((w) => placeOf(values, w)).filter((i) => i >= 0))];

@@ -22,8 +22,8 @@ export interface Stage {
   width(): number;
   /** The Focus as this picture follows it: what it compares is held fast. */
   cursor(): Cursor;
-  /** A variable on some axes there, with what qualifies it. */
-  measure(variable: Variable, axes: string[], pool?: string[]): Reading;
+  /** A variable on some axes there, with what qualifies it; `at` places it further. */
+  measure(variable: Variable, axes: string[], pool?: string[], at?: Cursor): Reading;
   /** The variable that is shown. */
   variable(): Variable;
   /** What someone has switched in the header; it stays with the notebook and with an exported file. */

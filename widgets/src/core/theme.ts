@@ -9,6 +9,7 @@ export interface Theme {
   paper: string;
   accent: string;
   font: string;
+  mono: string;
 }
 
 export function readTheme(root: HTMLElement): Theme {
@@ -23,6 +24,7 @@ export function readTheme(root: HTMLElement): Theme {
     paper: colour("--ts-paper", "#ffffff"),
     accent: colour("--ts-accent", "#1668c7"),
     font: style.fontFamily || "sans-serif",
+    mono: colour("--ts-mono", "monospace"),
   };
 }
 

@@ -74,9 +74,9 @@ export async function mountView(name: string, kind: Kind, { model, el, host, sig
             return theme;
           },
           width: () => Math.max(160, Math.floor(widthOf(titles.body))),
-          measure: (shown, axes, pool = []) => measure(shown, axes, {
-            cube, companions: (options.companions?.[shown.name] ?? {}) as Companions, cursor: cursor(), reduce: options.reduce, pool, pin: place?.at,
-            minus: place?.minus ? { ...focus.cursor, ...place.minus } : null,
+          measure: (shown, axes, pool = [], at = {}) => measure(shown, axes, {
+            cube, companions: (options.companions?.[shown.name] ?? {}) as Companions, cursor: { ...cursor(), ...at }, reduce: options.reduce, pool, pin: place?.at,
+            minus: place?.minus ? { ...focus.cursor, ...place.minus, ...at } : null,
           }),
           setting: <T>(key: string, otherwise: T) => (settings()[key] as T | undefined) ?? otherwise,
           say: (text) => setText(live, text),

@@ -1,9 +1,9 @@
 // HeadGrid and Matrix: a coloured cell for each place along two dimensions.
 import { sheet } from "../core/canvas";
-import { sliceChoice, variableChoice } from "../core/choose";
+import { sampleChoice, sliceChoice, variableChoice } from "../core/choose";
 import { colourScale, type ColourScale } from "../core/colour";
 import { labels, type Variable } from "../core/cube";
-import { h, setText } from "../core/dom";
+import { h, labelToken, setText, shortened, visibleToken } from "../core/dom";
 import { hands, stepped } from "../core/hands";
 import { axisLabel, axisName, commonNull, showLegend, type Mark, sentence, statusMarks, withUnits } from "../core/legend";
 import { describe, type Reading } from "../core/measure";
@@ -13,6 +13,7 @@ import { valueText } from "../core/scale";
 import { choose } from "../core/select";
 import { extent, slice } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
+import { textsOn, tokensOf } from "../core/tokens";
 import type { Cursor, Value } from "../core/types";
 import { cellAt, type GridShape, gridShape, groupsOf, rangeOf } from "./grid";
 import { gridPlot, outlines, type Pen, SMALL } from "./grid-plot";
@@ -29,26 +30,36 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
   const key = h("div");
   const variables = variableChoice(stage);
   const slices = sliceChoice(stage, axes);
-  stage.body.append(canvas.element, key);
+  // of a text there are tokens along an axis, or words in the cells; then it is one text, and no mean over several
+  const textual = Boolean(options.words || options.tokens) && "sample" in cube.dims;
+  const samples = textual ? sampleChoice(stage) : null;
+  const here = (): Record<string, Value> => (samples ? { sample: labels(cube, "sample")[samples.seen()] } : {});
+  const scroller = h("div", { class: options.words ? "ts-scroll ts-aired" : "" }, canvas.element);
+  if (options.words) stage.root.style.setProperty("--ts-most", "none");
+  stage.body.append(scroller, key);
   const [rows, columns] = [labels(cube, rowDim), labels(cube, columnDim)];
-  const [rowLabels, columnLabels] = [rows.map(valueText), columns.map(valueText)];
+  const rowLabels = rows.map(valueText);
+  let columnLabels = columns.map(valueText);
+  let words: string[] | null = null;
+  let tokens: string[] | null = null;
   const marks = () => (options.marks ?? []).map((name: string) => cube.variables[name]).filter(Boolean) as Variable[];
   const noun = (dim: string) => dim.replaceAll("_", " ");
   const groups: [ReturnType<typeof groupsOf>, ReturnType<typeof groupsOf>] = [groupsOf(cube, rowDim), groupsOf(cube, columnDim)];
   // a pair is one of its kind
-  const placeOf = ([row, column]: Place): Record<string, Value> => ({ ...(heads ? {} : slices.place()), [rowDim]: rows[row], [columnDim]: columns[column] });
+  const placeOf = ([row, column]: Place): Record<string, Value> => ({ ...(heads ? {} : slices.place()), ...here(), [rowDim]: rows[row], [columnDim]: columns[column] });
   let shape: GridShape;
   let reading: Reading;
   let scale: ColourScale;
 
-  const marked = (mark: Variable) => slice(cube, mark, axes, stage.cursor(), "max").values;
+  const marked = (mark: Variable) => slice(cube, mark, axes, { ...stage.cursor(), ...here() }, "max").values;
   /** The flags that are about the variable that is shown, where its values are shown and not their difference. */
   const ringing = () => (reading.difference ? [] : marks().filter((m) => !m.words.marks || m.words.marks === reading.variable.name));
   const markWords = (m: Variable) => (m.words.rule ? `${m.longName}: ${m.words.rule}` : m.longName);
   const indexOf = ([row, column]: Place) => row * columns.length + column;
   const at = (dim: string, label: string) => (cube.coords[dim]?.attrs?.long_name ? `${axisName(cube, dim)}: ${label}` : `${noun(dim)} ${label}`);
   const lines = (place: Place): string[] => [
-    sentence(`${at(rowDim, rowLabels[place[0]])} · ${at(columnDim, columnLabels[place[1]])}`),
+    sentence(`${at(rowDim, rowLabels[place[0]])} · ${at(columnDim, valueText(columns[place[1]]))}`) + (tokens ? ` ‘${shortened(visibleToken(tokens[place[1]]), 40)}’` : ""),
+    ...(words ? [`${cube.variables[options.words].longName} ‘${shortened(visibleToken(words[indexOf(place)]), 60)}’`] : []),
     ...describe(reading, indexOf(place)),
     ...ringing().filter((m) => marked(m)[indexOf(place)]).map(markWords),
     ...tokenLines(cube, axes, options.cells ?? [], place),
@@ -64,7 +75,12 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
     element: canvas.element,
     at: (x, y) => cellAt(shape, x, y),
     place: placeOf,
-    choose: (place, add) => choose(cube, placeOf(place), focus, add),
+    choose(place, add) {
+      // the keyboard leads out of sight
+      const left = shape.left + place[1] * shape.cell;
+      if (left < scroller.scrollLeft || left + shape.cell > scroller.scrollLeft + scroller.clientWidth) scroller.scrollLeft = left - scroller.clientWidth / 2;
+      return choose(cube, placeOf(place), focus, add);
+    },
     describe: lines,
     selected() {
       const [r, k] = axes.map((d) => indicesAt(cube, d, focus.cursor));
@@ -81,30 +97,39 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
     dims: () => axes,
   });
 
+  /** Whether a cell in the picture has no value. */
+  const gaps = (): boolean => rows.some((_, row) => Array.from({ length: shape.columns }, (_, column) => reading.values[indexOf([row, column])]).some(Number.isNaN));
+
   return {
     draw() {
       const variable = stage.variable();
-      reading = stage.measure(variable, axes);
-      const range = reading.difference ? extent(reading.values) : rangeOf(cube, variable, axes, stage.cursor(), options.reduce);
+      const cursor = { ...stage.cursor(), ...here() };
+      reading = stage.measure(variable, axes, [], here());
+      words = options.words && !reading.difference ? textsOn(cube, cube.variables[options.words], [rowDim, columnDim], cursor) : null;
+      tokens = options.tokens ? tokensOf(cube, samples?.seen() ?? -1, columns.length, options.tokens, columnDim) : null;
+      if (tokens) columnLabels = tokens.map(labelToken);
+      const range = reading.difference ? extent(reading.values) : rangeOf(cube, variable, axes, cursor, options.reduce);
       scale = colourScale(range, stage.theme.dark, reading.signed, !heads);
-      shape = gridShape(stage.width(), rows.length, columns.length, heads ? undefined : { rowLabels, columnLabels, upward: Boolean(options.upward), square: true, grouped: groups[1].length > 0 });
+      const many = words ? columns.length - trailing() : columns.length;
+      shape = gridShape(stage.width(), rows.length, many, heads ? undefined : { worded: words !== null, rowLabels, columnLabels, upward: Boolean(options.upward), square: true, grouped: groups[1].length > 0 });
       const size = heads ? `${rows.length} layers × ${columns.length} heads` : `${rows.length} × ${columns.length}`;
       const none = reading.values.every(Number.isNaN) ? [`no values here${variable.words.nan ? `: ${variable.words.nan}` : ""}`] : [];
       setText(stage.title, options.title || sentence(variable.longName));
       setText(stage.subtitle, [...(reading.notes.length ? reading.notes : [size]), ...none].join(" · "));
       variables.show();
       slices.show();
+      samples?.show();
       canvas.element.setAttribute("aria-label", `${variable.longName}, ${rows.length} ${noun(rowDim)}s by ${columns.length} ${noun(columnDim)}s; arrows move, Shift adds, Escape clears`);
       const rings = ringed();
       const shown: Reading = heads ? reading : { ...reading, status: (i) => (reading.status(i) === "insignificant" ? "plain" : reading.status(i)) };
-      const keys: Mark[] = [...rings.filter(({ values }) => Array.prototype.some.call(values, Boolean)).map(({ text }): Mark => ({ look: Math.min(shape.cell, shape.line) < SMALL ? "dot" : "ring", text })), ...statusMarks(shown, { unconverged: "hatched" })];
+      const keys: Mark[] = [...rings.filter(({ values }) => Array.prototype.some.call(values, Boolean)).map(({ text }): Mark => ({ look: Math.min(shape.cell, shape.line) < SMALL ? "dot" : "ring", text })), ...statusMarks(shown, { unconverged: "hatched" }).filter((m) => m.look !== "void" || gaps())];
       const from = sourcesHere();
       if (from.length) keys.push({ look: "dashed", text: `source ${from.map(([row, column]) => `${rowLabels[row]}.${columnLabels[column]}`).join(", ")}` });
-      const words = withUnits(reading.difference ? `difference in ${variable.longName}` : variable.longName, variable.units);
-      showLegend(key, scale, words, keys, shape.left, Math.max(60, Math.min(190, stage.width() - shape.left - 20)), commonNull(reading));
+      const label = withUnits(reading.difference ? `difference in ${variable.longName}` : variable.longName, variable.units);
+      showLegend(key, scale, label, keys, shape.left, Math.max(60, Math.min(190, stage.width() - shape.left - 20)), commonNull(reading));
       const c = canvas.begin(shape.width, shape.height);
       if (!c) return;
-      gridPlot(c, { shape, reading: shown, scale, theme: stage.theme, rowLabels, columnLabels, rows: axisLabel(cube, rowDim), columns: axisLabel(cube, columnDim), rings: rings.map((r) => r.values), groups });
+      gridPlot(c, { shape, reading: shown, scale, theme: stage.theme, rowLabels, columnLabels, rows: axisLabel(cube, rowDim), columns: axisLabel(cube, columnDim), rings: rings.map((r) => r.values), groups, texts: words, room: stage.width() });
       const { ink, paper } = stage.theme;
       const thick = Math.min(shape.cell, shape.line) < 12 ? 1 : 2;
       mark(c, focus.hover, { inner: ink, outer: "transparent", width: 1 });
@@ -119,11 +144,18 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
   /** What is selected, or under a pointer: all of a dimension where nothing is along it, and both a row and a column where it may be either. */
   function mark(c: CanvasRenderingContext2D, cursor: Cursor, pen: Pen): void {
     const [atRows, atColumns] = axes.map((d) => indicesAt(cube, d, cursor));
-    const [all, every] = [[...rows.keys()], [...columns.keys()]];
+    const [all, every] = [[...rows.keys()], Array.from({ length: shape.columns }, (_, i) => i)];
     if (atRows && atColumns && eitherSide(rowDim, columnDim, cursor)) {
       outlines(c, shape, atRows, every, pen);
       outlines(c, shape, all, atColumns, pen);
     } else if (atRows || atColumns) outlines(c, shape, atRows ?? all, atColumns ?? every, pen);
+  }
+
+  /** Columns at the end that have no value: padding of a shorter text. */
+  function trailing(): number {
+    let n = 0;
+    while (n < columns.length - 1 && rows.every((_, row) => Number.isNaN(reading.values[indexOf([row, columns.length - 1 - n])]))) n++;
+    return n;
   }
 
   /** Heads that what is selected comes from. */

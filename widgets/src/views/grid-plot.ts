@@ -2,6 +2,7 @@
 import { clipped } from "../core/axes";
 import { type Box, hatch, paint, segment } from "../core/canvas";
 import { type ColourScale, css, inkOn, pixels } from "../core/colour";
+import { shortened, visibleToken } from "../core/dom";
 import type { Reading, Status } from "../core/measure";
 import { cellText } from "../core/scale";
 import type { Theme } from "../core/theme";
@@ -25,6 +26,10 @@ export interface GridPlot {
   rings: ArrayLike<number>[];
   /** Rows and columns that belong together. */
   groups: [Group[], Group[]];
+  /** What stands in the cells in the place of their values. */
+  texts?: string[] | null;
+  /** How much of its width is in sight. */
+  room: number;
 }
 
 const boxAt = (s: GridShape, row: number, column: number): Box => ({
@@ -84,16 +89,17 @@ function image(c: Context, { shape, reading, scale, theme, rings }: GridPlot): v
   }
 }
 
-function cells(c: Context, { shape, reading, scale, theme, rings }: GridPlot): void {
+function cells(c: Context, { shape, reading, scale, theme, rings, texts, columnLabels }: GridPlot): void {
   const { values } = reading;
   const largest = Math.max(Math.abs(scale.domain[0]), Math.abs(scale.domain[1]));
   const written = shape.cell >= 20 && shape.line >= 16;
   c.textAlign = "center";
   c.textBaseline = "middle";
-  c.font = `11px ${theme.font}`;
+  c.font = texts ? `11px ${theme.mono}` : `11px ${theme.font}`;
   for (let row = 0; row < shape.rows; row++) {
     for (let column = 0; column < shape.columns; column++) {
-      const i = row * shape.columns + column;
+      // padding at the end of a row is not shown
+      const i = row * columnLabels.length + column;
       const b = boxAt(shape, row, column);
       const rgb = scale.rgb(values[i]);
       if (!rgb) {
@@ -107,7 +113,8 @@ function cells(c: Context, { shape, reading, scale, theme, rings }: GridPlot): v
       if (status !== "plain") hatch(c, b, ink === "#ffffff" ? "rgb(255 255 255 / 0.34)" : "rgb(0 0 0 / 0.24)");
       c.fillStyle = ink;
       c.strokeStyle = ink;
-      if (written) c.fillText(words(c, reading, i, largest, b.w), b.x + b.w / 2, b.y + b.h / 2 + 0.5);
+      if (texts) c.fillText(shortened(visibleToken(texts[i]), Math.max(1, Math.floor((b.w - 4) / 6.7))), b.x + b.w / 2, b.y + b.h / 2 + 0.5);
+      else if (written) c.fillText(words(c, reading, i, largest, b.w), b.x + b.w / 2, b.y + b.h / 2 + 0.5);
       if (rings.some((r) => r[i])) {
         const radius = Math.min(3.2, shape.cell / 5, shape.line / 5);
         c.lineWidth = 1.4;
@@ -159,7 +166,7 @@ export function shownLabels(labels: string[], groups: Group[], size: number, lea
   });
 }
 
-function labels(c: Context, { shape, theme, rowLabels, columnLabels, rows, columns, groups }: GridPlot): void {
+function labels(c: Context, { shape, theme, rowLabels, columnLabels, rows, columns, groups, room: seen }: GridPlot): void {
   c.font = `11px ${theme.font}`;
   c.fillStyle = theme.ink;
   c.textBaseline = "middle";
@@ -174,7 +181,7 @@ function labels(c: Context, { shape, theme, rowLabels, columnLabels, rows, colum
   const short = groups[1].length > 0 && shape.cell < NARROW;
   const { steep } = shape;
   const least = short ? NARROW : steep ? 13 : Math.max(14, Math.min(16, most) * LETTER + 6);
-  for (const { text, at } of shownLabels(columnLabels, groups[1], shape.cell, least)) {
+  for (const { text, at } of shownLabels(columnLabels.slice(0, shape.columns), groups[1], shape.cell, least)) {
     const b = boxAt(shape, 0, at);
     c.save();
     c.translate(b.x + b.w / 2, bottom + (steep ? 5 : 9));
@@ -185,7 +192,7 @@ function labels(c: Context, { shape, theme, rowLabels, columnLabels, rows, colum
   }
   c.fillStyle = theme.quiet;
   c.textAlign = "center";
-  c.fillText(columns + (short ? ", by layer" : ""), shape.left + (shape.columns * shape.cell) / 2, shape.height - 10);
+  c.fillText(columns + (short ? ", by layer" : ""), (shape.left + Math.min(seen, shape.left + shape.columns * shape.cell)) / 2, shape.height - 10);
   c.save();
   c.translate(7, shape.top + (shape.rows * shape.line) / 2);
   c.rotate(-Math.PI / 2);

@@ -27,7 +27,13 @@ export interface Looks {
   square: boolean;
   /** Columns belong together: where they are narrow the label of each group does. */
   grouped: boolean;
+  /** Cells have words in them: they are as wide as those need, and the picture may be wider than its place. */
+  worded: boolean;
 }
+
+/** The least width of a cell with a word, and how many of those a picture may have side by side. */
+const WORD = 46;
+const WORDS = 300;
 
 /** Narrower than this, a line of a grid has no room for its own label. */
 export const NARROW = 14;
@@ -63,12 +69,13 @@ export function gridShape(width: number, rows: number, columns: number, looks?: 
   const room = Math.max(20, width - left - 2);
   const fitting = Math.min(looks?.square ? 44 : 96, room / columns);
   const whole = (size: number) => (size >= 2 ? Math.floor(size) : size);
-  const widest = whole(fitting);
-  const tallest = looks?.square ? widest : Math.max(5, Math.min(46, Math.round(widest * 0.8)));
+  const worded = looks?.worded && columns <= WORDS;
+  const widest = worded ? Math.max(WORD, Math.floor(Math.min(96, room / columns))) : whole(fitting);
+  const tallest = worded ? 22 : looks?.square ? widest : Math.max(5, Math.min(46, Math.round(widest * 0.8)));
   const most = looks?.square && rows === columns ? 660 : 560;
   const line = Math.min(tallest, whole(most / rows));
   // what is as long as it is wide looks like it
-  const cell = most === 660 ? line : widest;
+  const cell = most === 660 && !worded ? line : widest;
   const least = Math.min(cell, line);
   const gap = least >= 16 ? 2 : least >= 8 ? 1 : 0;
   const steep = !(looks?.grouped && cell < NARROW) && longest(looks?.columnLabels) + 6 > Math.max(cell, 20) && longest(looks?.columnLabels) > 3 * LETTER;

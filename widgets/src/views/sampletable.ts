@@ -1,7 +1,7 @@
 // SampleTable: one row per sample. Only the rows in sight are in the page, so a hundred thousand scroll.
 import { colourScale, css } from "../core/colour";
 import { labels, type Variable } from "../core/cube";
-import { become, fill, h, KEEP_KEYS, setText, shortened, visibleToken } from "../core/dom";
+import { become, fill, h, KEEP_KEYS, press, setText, shortened, tokenParts, visibleToken, wordButton } from "../core/dom";
 import { handMoved, stepped } from "../core/hands";
 import { sentence, withUnits } from "../core/legend";
 import { toggled } from "../core/places";
@@ -16,6 +16,8 @@ import { sorted, type Sorting, windowOf } from "./rows";
 
 const LINE = 25;
 const HEIGHT = 300;
+/** Fewer rows than this are seen at a glance. */
+const SOUGHT = 16;
 
 interface Column {
   name: string;
@@ -30,6 +32,8 @@ export const sampleTable: Kind = (stage: Stage) => {
   const { cube, focus, options } = stage;
   const dim: string = options.by ?? "sample";
   const ids = labels(cube, dim);
+  // an id stands for the thing
+  const noun = dim.replace(/_id$/, "").replaceAll("_", " ");
   const names: string[] = options.columns;
   const head = h("tr");
   const above = h("tr", { "aria-hidden": "true", class: "ts-space-row" });
@@ -38,13 +42,57 @@ export const sampleTable: Kind = (stage: Stage) => {
   const table = h("table", { ...KEEP_KEYS, class: "ts-table", role: "grid", tabindex: 0, "aria-rowcount": ids.length + 1 }, h("thead", {}, head), body);
   const scroller = h("div", { class: "ts-scroll ts-rows" }, table);
   scroller.style.maxHeight = `${HEIGHT}px`;
-  stage.body.append(scroller);
+  const empty = h("div", { class: "ts-empty", hidden: true });
+  stage.body.append(scroller, empty);
+  let sought = "";
+  let only = false;
+  const search = h("input", {
+    ...KEEP_KEYS, class: "ts-pick ts-typed", type: "search", placeholder: "search", "aria-label": `search ${noun}s`, title: `type part of a ${noun}`,
+    oninput: () => seek(search.value),
+    onkeydown: (e: KeyboardEvent) => {
+      if (e.key === "Enter" && order.length) pick(order[0], e.shiftKey);
+      else if (e.key === "Escape" && search.value) seek((search.value = ""));
+      e.stopPropagation();
+    },
+  });
+  const onlySelected = wordButton("only selected", `only the ${noun}s that are selected`, () => {
+    only = !only;
+    refill();
+  });
+  stage.tools.append(search, onlySelected);
+  const texts = [dim, ...names].filter((n) => (n === dim ? typeof ids[0] === "string" : Array.isArray(cube.variables[n].values)));
+  search.hidden = !texts.length || ids.length <= SOUGHT;
   let columns: Column[] = [];
   let order: number[] = [...ids.keys()];
   let where: Map<number, number> | null = null;
   let current: number | null = null;
   let sortedBy: unknown[] = [];
   let shown = "";
+  let whole = order;
+  /** What is looked through, in small letters: texts as they are, and with their whitespace made visible. */
+  let looked: string[] | null = null;
+  const found = (row: number): boolean => (looked ??= ids.map((id, i) => {
+    const all = texts.map((n) => (n === dim ? String(id) : (cube.variables[n].values as string[])[i]));
+    return [...all, ...all.map(visibleToken)].join("\n").toLowerCase();
+  }))[row].includes(sought);
+  const seek = (text: string) => {
+    sought = text.toLowerCase();
+    scroller.scrollTop = 0;
+    refill();
+    stage.say(sought ? `${order.length} of ${ids.length} ${noun}s` : "");
+  };
+  /** The rows that are looked for, in their order. */
+  let narrowed: unknown[] = [];
+  const narrow = () => {
+    const key = [whole, sought, only && focus.cursor];
+    if (key.every((v, i) => v === narrowed[i])) return;
+    narrowed = key;
+    const selected = only ? new Set(indicesAt(cube, dim, focus.cursor) ?? []) : null;
+    order = sought || selected ? whole.filter((row) => (!selected || selected.has(row)) && (!sought || found(row))) : whole;
+    where = null;
+    shown = "";
+  };
+  const refill = () => drawn.draw();
 
   const sorting = () => stage.setting<Sorting | null>("sort", null);
   const sortBy = (column: string) => {
@@ -53,8 +101,8 @@ export const sampleTable: Kind = (stage: Stage) => {
     stage.change("sort", next);
     stage.say(next ? `Sorted by ${column}, ${next.descending ? "largest" : "smallest"} first` : "In their own order");
   };
-  const rankOf = (row: number): number => (where ??= new Map(order.map((r, i) => [r, i]))).get(row)!;
-  const words = (row: number) => `${dim} ${ids[row]}, ${columns.slice(1).map((c) => `${c.title} ${c.text ? c.text(row) : textOf(c, c.reading!.values[row])}`).join(", ")}`;
+  const rankOf = (row: number): number | null => (where ??= new Map(order.map((r, i) => [r, i]))).get(row) ?? null;
+  const words = (row: number) => `${noun} ${ids[row]}, ${columns.slice(1).map((c) => `${c.title} ${c.text ? c.text(row) : textOf(c, c.reading!.values[row])}`).join(", ")}`;
   /** A row by itself, or a pair with its samples. */
   const choose = (chosen: Patch) => {
     const { patch, bound } = along(cube, chosen);
@@ -64,9 +112,10 @@ export const sampleTable: Kind = (stage: Stage) => {
     current = row;
     choose(add ? toggled(focus.cursor, [], { [dim]: ids[row] }).patch : { [dim]: ids[row] });
     reveal(rankOf(row));
-    stage.say(`Row ${rankOf(row) + 1} of ${ids.length}: ${words(row)}`);
+    stage.say(`Row ${(rankOf(row) ?? 0) + 1} of ${order.length}: ${words(row)}`);
   };
-  const reveal = (rank: number) => {
+  const reveal = (rank: number | null) => {
+    if (rank === null) return;
     const top = rank * LINE;
     const height = scroller.clientHeight - LINE - 4;
     if (top < scroller.scrollTop) scroller.scrollTop = top;
@@ -80,7 +129,7 @@ export const sampleTable: Kind = (stage: Stage) => {
     if (row < 0) return;
     const from = current;
     if (e.shiftKey && from !== null) {
-      const [a, b] = [rankOf(from), rankOf(row)].sort((x, y) => x - y);
+      const [a, b] = [rankOf(from) ?? 0, rankOf(row) ?? 0].sort((x, y) => x - y);
       choose({ [dim]: order.slice(a, Math.min(b, a + 999) + 1).map((r) => ids[r]) });
       stage.say(`${b - a + 1} rows selected`);
     } else pick(row, e.ctrlKey || e.metaKey);
@@ -96,7 +145,8 @@ export const sampleTable: Kind = (stage: Stage) => {
     if (e.target !== table) return;
     const selected = indicesAt(cube, dim, focus.cursor);
     const row = current !== null && selected?.includes(current) ? current : (selected?.[0] ?? null);
-    const to = e.key === "Enter" || e.key === " " ? (row === null ? 0 : rankOf(row)) : stepped(row === null ? null : rankOf(row), e.key, ids.length, "ArrowUp", "ArrowDown");
+    const rank = row === null ? null : rankOf(row);
+    const to = !order.length && e.key !== "Escape" ? null : e.key === "Enter" || e.key === " " ? (rank ?? 0) : stepped(rank, e.key, order.length, "ArrowUp", "ArrowDown");
     if (e.key === "Escape") {
       current = null;
       choose({ [dim]: null });
@@ -109,10 +159,11 @@ export const sampleTable: Kind = (stage: Stage) => {
 
   const readColumns = (): Column[] => {
     const plain = (text: string) => shortened(/[\u0000-\u001f]/.test(text) ? visibleToken(text).replaceAll("·", " ") : text, 400);
-    const first: Column = { name: dim, title: dim, hint: "", text: (row) => plain(String(ids[row])), domain: [0, 1] };
+    const first: Column = { name: dim, title: dim.replaceAll("_", " "), hint: "", text: (row) => plain(String(ids[row])), domain: [0, 1] };
     return [first, ...names.map((name): Column => {
       const variable: Variable = cube.variables[name];
-      if (Array.isArray(variable.values)) return { name, title: variable.longName, hint: "", text: (row) => plain((variable.values as string[])[row]), domain: [0, 1] };
+      const spaced = (text: string) => shortened(visibleToken(text), 120);
+      if (Array.isArray(variable.values)) return { name, title: variable.longName, hint: "", text: (row) => (name === "token" ? spaced : plain)((variable.values as string[])[row]), domain: [0, 1] };
       const reading = stage.measure(variable, [dim]);
       const [low, high] = extent(reading.values);
       return { name, title: variable.longName, hint: [...reading.notes, variable.units].filter(Boolean).join(" · "), reading, domain: [Math.min(0, low), Math.max(0, high)] };
@@ -120,18 +171,20 @@ export const sampleTable: Kind = (stage: Stage) => {
   };
 
   /** Counts have no decimals. */
-  const textOf = ({ reading }: Column, v: number): string => (reading!.variable.values instanceof Int32Array && Number.isInteger(v) ? v.toLocaleString("en") : numberText(v));
+  const flag = ({ reading }: Column): boolean => reading?.variable.values instanceof Uint8Array;
+  const textOf = (column: Column, v: number): string => (flag(column) && (v === 0 || v === 1) ? (v ? "yes" : "no") : numberOf(column, v));
+  const numberOf = ({ reading }: Column, v: number): string => (reading!.variable.values instanceof Int32Array && Number.isInteger(v) ? v.toLocaleString("en") : numberText(v));
   const cellOf = (column: Column, row: number): HTMLElement => {
     if (column.text) {
       const text = column.text(row);
-      return h("td", { title: text, class: column.name === "text" ? "ts-text" : "" }, h("bdi", {}, text));
+      return h("td", { title: text, class: column.name === "text" ? "ts-text" : "" }, h("bdi", {}, ...(column.name === "token" ? tokenParts(text) : [text])));
     }
     const { reading, domain } = column;
     const v = reading!.values[row];
     const status = reading!.status(row);
     const cell = h("td", { class: `ts-number ts-${status}` }, Number.isNaN(v) ? "–" : textOf(column, v));
     const span = domain[1] - domain[0];
-    if (!Number.isFinite(v) || !span) return cell;
+    if (!Number.isFinite(v) || !span || flag(column)) return cell;
     const [a, b] = [Math.min(0, v), Math.max(0, v)].map((e) => (100 * (e - domain[0])) / span);
     const rgb = colourScale([-1, 1], stage.theme.dark).rgb(v < 0 ? -0.7 : 0.7)!;
     cell.style.background = `linear-gradient(90deg, transparent ${a}%, ${css(rgb, 0.34)} ${a}% ${b}%, transparent ${b}%)`;
@@ -161,7 +214,7 @@ export const sampleTable: Kind = (stage: Stage) => {
   };
 
   let asked = "";
-  return {
+  const drawn = {
     draw() {
       columns = readColumns();
       const now = sorting();
@@ -169,9 +222,8 @@ export const sampleTable: Kind = (stage: Stage) => {
       const signature = [now?.column, now?.descending, by?.reading?.values, ...columns.map((c) => c.reading?.values)];
       if (signature.length !== sortedBy.length || signature.some((v, i) => v !== sortedBy[i])) {
         sortedBy = signature;
-        order = now && by ? sorted(ids.length, by.text ?? ((row) => by.reading!.values[row]), now.descending) : [...ids.keys()];
-        where = null;
-        shown = "";
+        whole = now && by ? sorted(ids.length, by.text ?? ((row) => by.reading!.values[row]), now.descending) : [...ids.keys()];
+        narrowed = [];
         fill(head, columns.map((c) => {
           const on = now?.column === c.name;
           const arrow = on ? (now!.descending ? " ↓" : " ↑") : "";
@@ -180,10 +232,17 @@ export const sampleTable: Kind = (stage: Stage) => {
         }));
       }
       const selected = indicesAt(cube, dim, focus.cursor);
-      setText(stage.title, options.title || sentence(`${dim}s`));
+      only &&= selected !== null;
+      onlySelected.hidden = selected === null || ids.length <= SOUGHT;
+      press(onlySelected, only);
+      narrow();
+      setText(stage.title, options.title || sentence(`${noun}s`));
       const places = [...new Set(columns.flatMap((c) => c.reading?.notes ?? []))];
-      const count = `${ids.length.toLocaleString("en")} ${dim}s`;
-      setText(stage.subtitle, [count, ...(selected ? [`${selected.length} selected`] : []), ...places].join(" · "));
+      const count = `${ids.length.toLocaleString("en")} ${noun}s`;
+      const match = sought ? [`${order.length.toLocaleString("en")} match ‘${shortened(visibleToken(sought), 24)}’`] : [];
+      empty.hidden = order.length > 0;
+      setText(empty, sought ? `No ${noun} has ‘${visibleToken(sought)}’ in it` : `No ${noun}s`);
+      setText(stage.subtitle, [count, ...match, ...(selected ? [`${selected.length.toLocaleString("en")} selected`] : []), ...places].join(" · "));
       table.setAttribute("aria-label", `${count}; up and down move, Shift adds, Escape clears`);
       rows();
       // also a pair that was chosen by its samples, but no group of rows that merely share a task
@@ -191,9 +250,15 @@ export const sampleTable: Kind = (stage: Stage) => {
       const wanted = JSON.stringify(own ?? null);
       if (wanted !== asked) {
         asked = wanted;
-        if (selected && own !== undefined && asList(own).length) reveal(rankOf(selected[0]));
+        if (selected && own !== undefined && asList(own).length) reveal(topmost(selected));
       }
     },
   };
+  /** The rank of the first of these rows. */
+  const topmost = (rows: number[]): number | null => rows.reduce<number | null>((best, row) => {
+    const rank = rankOf(row);
+    return rank !== null && (best === null || rank < best) ? rank : best;
+  }, null);
+  return drawn;
 };
 sampleTable.basis = 420;

@@ -6,10 +6,11 @@ import { h, KEEP_KEYS, setText, shortened, tokenParts, visibleToken } from "../c
 import { stepped } from "../core/hands";
 import { showLegend, sentence, statusMarks, withUnits } from "../core/legend";
 import { describe, type Reading } from "../core/measure";
+import { asList } from "../core/rules";
 import { along, about } from "../core/select";
 import { extent } from "../core/slice";
 import { tokensOf } from "../core/tokens";
-import type { Cursor } from "../core/types";
+import type { Cursor, Patch } from "../core/types";
 import type { Kind, Stage } from "../core/stage";
 import { rangeOf } from "./grid";
 import { missingWords, placesAlong, type RowOptions, rowWords, textOf } from "./pair-words";
@@ -41,10 +42,18 @@ export const tokenStrip: Kind = (stage: Stage) => {
     const token = (e.target as HTMLElement).closest<HTMLElement>("[data-i]");
     return token ? Number(token.dataset.i) : null;
   };
+  /** What the tokens of this text are in the vocabulary, where the Cube has it. */
+  const idAt = (i: number): number | null => {
+    const ids = cube.variables[options.ids];
+    if (!ids) return null;
+    const id = Number(ids.values[ids.dims.map((d) => (d === dim ? i : Math.max(0, samples.seen()))).reduce((flat, k, d) => flat * ids.shape[d] + k, 0)]);
+    return id >= 0 ? id : null;
+  };
   const pick = (i: number) => {
     // of the place itself nothing more is told: a position is one within its own text
     const { patch, bound } = along(cube, row());
-    focus.set({ ...patch, [dim]: positions[i] }, bound);
+    const id: Patch = options.ids ? { token_id: idAt(i) } : {};
+    focus.set({ ...patch, [dim]: positions[i], ...id }, { ...bound, ...(options.ids ? { token_id: [dim, as.rows] } : {}) });
     stage.say(`Selected ${words(i).join(", ")}`);
     strip.querySelector(`[data-i="${i}"]`)?.scrollIntoView({ block: "nearest" });
   };
@@ -66,7 +75,7 @@ export const tokenStrip: Kind = (stage: Stage) => {
   strip.addEventListener("keydown", (e) => {
     const from = placesAlong(cube, dim, focus.cursor)[0] ?? null;
     const to = e.key === "Enter" ? (from ?? 0) : stepped(from, e.key, tokens.length);
-    if (e.key === "Escape") focus.set({ [dim]: null });
+    if (e.key === "Escape") focus.set({ [dim]: null, ...(options.ids ? { token_id: null } : {}) });
     else if (to === undefined) return;
     else if (to !== null) pick(to);
     e.preventDefault();
@@ -124,6 +133,7 @@ export const tokenStrip: Kind = (stage: Stage) => {
       }
       const chosen = placesAlong(cube, dim, focus.cursor);
       const over = placesAlong(cube, dim, focus.hover);
+      const wanted = new Set("token_id" in focus.cursor ? asList(focus.cursor.token_id) : []);
       strip.querySelectorAll<HTMLElement>(".ts-token").forEach((tag, i) => {
         const rgb = scale.rgb(reading.values[i]);
         tag.style.background = rgb ? css(rgb) : "";
@@ -132,6 +142,7 @@ export const tokenStrip: Kind = (stage: Stage) => {
         tag.classList.toggle("ts-doubtful", Boolean(rgb) && reading.status(i) !== "plain");
         tag.classList.toggle("ts-query", chosen.includes(i));
         tag.classList.toggle("ts-pinned", over.includes(i));
+        tag.classList.toggle("ts-same", wanted.size > 0 && wanted.has(idAt(i) ?? -1));
       });
       showLegend(key, scale, `${withUnits(variable.longName, variable.units)}${other ? ` · both texts of this ${as.rows}` : ""}`, statusMarks({ ...reading, values: reading.values.subarray(0, tokens.length) }, { none: "dashed", undecided: "underline", insignificant: "underline", unconverged: "underline" }), 2, Math.min(190, stage.width() - 20));
     },
