@@ -24,7 +24,8 @@ class Frame:
     dimensionality: NDArray[np.floating]  # ‖W_i‖² / Σ_j (Ŵ_i · W_j)², NaN for a row of zeros
 
     @classmethod
-    def of(cls, rows: Tensor) -> Frame:
+    def of(cls, rows: Tensor, *, each: bool = True) -> Frame:
+        """Without ``each`` the dimensionalities are left NaN, for two thirds of the cost."""
         norms = torch.cat([part.double().norm(dim=1) for part in rows.split(ROWS)])
         there = norms > 0
         n, m = int(there.sum()), rows.shape[1]
@@ -35,11 +36,12 @@ class Frame:
         if n < m:  # the same overlaps in as many dimensions as there are directions
             parts = [torch.linalg.qr(torch.cat(parts).T, mode="r").R.T]
         units = [part / part.norm(dim=1, keepdim=True) for part in parts]
-        weighted = torch.stack([part.T @ part for part in parts]).sum(0)
         plain = torch.stack([unit.T @ unit for unit in units]).sum(0)
         overlap = max(0.0, float(plain.square().sum()) - n) / (n * (n - 1)) if n > 1 else math.nan
-        shared = torch.cat([((unit @ weighted) * unit).sum(1) for unit in units])
-        dimensionality[there] = norms[there] ** 2 / shared
+        if each:
+            weighted = torch.stack([part.T @ part for part in parts]).sum(0)
+            shared = torch.cat([((unit @ weighted) * unit).sum(1) for unit in units])
+            dimensionality[there] = norms[there] ** 2 / shared
         return cls(n, m, norms.cpu().numpy(), overlap, dimensionality.cpu().numpy())
 
     @property

@@ -163,7 +163,7 @@ def _of_neurons(kept: ActivationOverlap, n_layers: int) -> dict[str, Variable]:
 def _of_head(scope: Scope, notes: list[str]) -> tuple[dict[str, Variable], str]:
     path = scope.anatomy.unembed
     if path:
-        frame = Frame.of(scope.model.get_parameter(f"{path}.weight").detach())
+        frame = Frame.of(scope.model.get_parameter(f"{path}.weight").detach(), each=False)
         norms = frame.relative_norms()
         half, one = float((norms > 0.5).mean()), float((norms > 1).mean())
         n, m, overlap, welch = len(norms), frame.m, frame.mean_square_overlap, welch_bound(frame.n, frame.m)
