@@ -35,11 +35,15 @@ class Alignment(NamedTuple):
 
 
 class Rows:
-    """Layers of rows (n, width), centred: kept as they came, and in double precision as far as they are asked for."""
+    """Layers of rows (n, width) about the mean of some of them, kept as they came and given in double precision.
 
-    def __init__(self, layers: Sequence[Array]) -> None:
+    Nothing depends on where the origin is but the digits that are lost: it is where those rows are that are always looked at,
+    so that a massive row which is left out at times costs the others none.
+    """
+
+    def __init__(self, layers: Sequence[Array], ordinary: Flags) -> None:
         self.layers = layers
-        self.means = [layer.mean(0, dtype=np.float64) for layer in layers]
+        self.means = [layer[ordinary].mean(0, dtype=np.float64) for layer in layers]
         self.widths = np.array([layer.shape[1] for layer in layers])
 
     def __len__(self) -> int:
@@ -48,11 +52,12 @@ class Rows:
     def of(self, i: int, rows: Any = slice(None)) -> Array:
         return self.layers[i][rows].astype(np.float64) - self.means[i]
 
-    def spread(self, i: int) -> Array:
-        """The squared distance of each row from the mean; zero where it is what single precision leaves of a constant."""
-        squares: Array = (self.of(i) ** 2).sum(1)
-        size = squares.sum() + len(squares) * (self.means[i] ** 2).sum()
-        return squares if squares.sum() > CONSTANT**2 * size else np.zeros_like(squares)
+
+def spread(layer: Array) -> Array:
+    """The squared distance of each row from their mean; zero where that is what single precision leaves of a constant."""
+    wide = layer.astype(np.float64)
+    squares: Array = ((wide - wide.mean(0)) ** 2).sum(1)
+    return squares if squares.sum() > CONSTANT**2 * (wide**2).sum() else np.zeros_like(squares)
 
 
 def linear_alignment(
@@ -64,7 +69,8 @@ def linear_alignment(
     of artanh CKA, with Student's t; NaN below 5 units. A layer in which nothing varies has NaN. Exact, however the rows came;
     of the two ways to the same sums the one with fewer products is taken, n² Σ d or 2 n Σ d_x d_y.
     """
-    layers = Rows([*x, *(y or ())])
+    always = np.logical_and.reduce(kept)
+    layers = Rows([*x, *(y or ())], always if always.any() else ~always)
     here, there = slice(len(x)), slice(len(x) if y else 0, None)
     wanted = np.eye(len(layers), dtype=bool)
     wanted[here, there] = True
@@ -132,9 +138,12 @@ def _aligned(layers: Rows, unit: Numbers, flags: Flags, across: Array, unbiased:
     """CKA of all layers with all, and its interval."""
     counts = np.bincount(unit[flags], minlength=len(across))
     there = np.flatnonzero(counts)
+    if len(there) < LEAST:
+        nothing = np.full(across.shape[1:], np.nan)
+        return nothing, nothing, nothing
     rows = np.flatnonzero(flags)
     own = np.zeros_like(across) if unbiased else within(layers, unit, flags)
-    nothing = np.array([not layers.spread(i).any() for i in range(len(layers))])
+    constant = np.array([not spread(layer[rows]).any() for layer in layers.layers])
     sums, left_out = np.zeros((len(layers), len(rows))), []
     size = max(1, TILE // (8 * len(rows) * len(layers)))
     blocks = [there[i : i + size] for i in range(0, len(there), size)]
@@ -143,7 +152,7 @@ def _aligned(layers: Rows, unit: Numbers, flags: Flags, across: Array, unbiased:
         if (counts > 0).sum() < LEAST:
             return np.full_like(products, np.nan)
         value = products - (_of_parts if unbiased else _of_means)(sums, unit[rows], counts)
-        size = np.sqrt(np.where(nothing, np.nan, np.diag(value).clip(0)))
+        size = np.sqrt(np.where(constant, np.nan, np.diag(value).clip(0)))
         with np.errstate(invalid="ignore", divide="ignore"):
             return (value / np.outer(size, size)).clip(-1, 1)
 

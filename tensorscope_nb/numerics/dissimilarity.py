@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tensorscope_nb.numerics.alignment import Numbers, Rows
+from tensorscope_nb.numerics.alignment import Numbers, spread
 from tensorscope_nb.numerics.intervals import Array, jackknife_interval
 
 DISTANCES = ("correlation", "euclidean", "cosine")
@@ -35,13 +35,10 @@ class Tables:
 
         pairs = np.stack(np.triu_indices(len(unit), 1))
         apart = unit[pairs[0]] != unit[pairs[1]]
-        rows = Rows(layers)
         values = np.full((len(layers), int(apart.sum())), np.nan)
         for i, layer in enumerate(layers):
-            if rows.spread(i).any():
-                # only differences of rows are measured by the one; by the others, rows from where they are
-                given = rows.of(i) if distance == "euclidean" else layer.astype(np.float64)
-                values[i] = pdist(given, distance)[apart]
+            if spread(layer).any():
+                values[i] = pdist(layer.astype(np.float64), distance)[apart]
         return cls(values, pairs[:, apart])
 
 

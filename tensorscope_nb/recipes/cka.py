@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tensorscope_nb.numerics.alignment import LEAST, Rows, linear_alignment
+from tensorscope_nb.numerics.alignment import LEAST, linear_alignment, spread
 from tensorscope_nb.recipes.dataset import Variable, dataset
 from tensorscope_nb.recipes.layer_rows import BETWEEN, LayerRows, constant_layers, rows_of_both, said
 from tensorscope_nb.recipes.paired_inputs import paired_inputs
@@ -94,11 +94,15 @@ def linear_cka(
         variables[name] = (BETWEEN, each.value, words[name], "")
         variables[f"{prefix}ci_low"] = (BETWEEN, each.low, f"{words[name]}, lower end of the 95 % interval", "")
         variables[f"{prefix}ci_high"] = (BETWEEN, each.high, f"{words[name]}, upper end of the 95 % interval", "")
-    undefined = constant_layers(a, "a") | constant_layers(b, "b")
+    undefined = constant_layers(a, b)
     for side, rows in (("a", a), ("b", b)):
         variables |= _of_tokens(rows, side) if tokens == "all" else {}
-    if "cka_without_first" in kept and (few := len(np.unique(a.sample[~first]))) < LEAST:
-        undefined["cka_without_first"] = f"{few} samples have a second token, and {LEAST} are needed"
+    if "cka_without_first" in kept:
+        if (few := len(np.unique(a.sample[~first]))) < LEAST:
+            undefined["cka_without_first"] = f"{few} samples have a second token, and {LEAST} are needed"
+        else:
+            more = constant_layers(a, b, ~first)
+            undefined |= {f"{layer} without its first tokens": why for layer, why in more.items() if layer not in undefined}
     result = dataset(variables, **said(pair, a), **({"undefined": undefined} if undefined else {}))
     for name in kept:
         interval = f"95 % jackknife interval over {len(pair.a)} samples, of artanh CKA"
@@ -110,10 +114,9 @@ def _of_tokens(rows: LayerRows, side: str) -> dict[str, Variable]:
     """How much of a layer is a single token, and where it stands."""
     if rows.position is None:
         return {}
-    layers = Rows(rows.layers)
-    shares, positions = np.full(len(layers), np.nan), np.full(len(layers), -1)
-    for i in range(len(layers)):
-        squares = layers.spread(i)
+    shares, positions = np.full(len(rows.layers), np.nan), np.full(len(rows.layers), -1)
+    for i, layer in enumerate(rows.layers):
+        squares = spread(layer)
         if squares.any():
             shares[i], positions[i] = squares.max() / squares.sum(), rows.position[squares.argmax()]
     dims = (f"layer_{side}",)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tensorscope_nb.errors import UnsupportedModel
-from tensorscope_nb.numerics.alignment import Rows
+from tensorscope_nb.numerics.alignment import spread
 from tensorscope_nb.recipes.paired_inputs import APART
 from tensorscope_nb.recipes.recipe import weights_of
 from tensorscope_nb.settings import current
@@ -128,11 +128,10 @@ def rows_of_both(pair: Paired, *, skip_first: bool, **how: Any) -> tuple[LayerRo
     return a, b
 
 
-def constant_layers(rows: LayerRows, side: str) -> dict[str, str]:
+def constant_layers(a: LayerRows, b: LayerRows, kept: np.ndarray | slice = slice(None)) -> dict[str, str]:
     """Why there is no number for some layers."""
-    layers = Rows(rows.layers)
-    constant = [i for i in range(len(layers)) if not layers.spread(i).any()]
-    return {f"layer_{side} {i}": "its activations are the same on every row" for i in constant}
+    layers = {f"layer_{side} {i}": layer for side, rows in (("a", a), ("b", b)) for i, layer in enumerate(rows.layers)}
+    return {name: "its activations are the same on every row" for name, layer in layers.items() if not spread(layer[kept]).any()}
 
 
 def said(pair: Paired, rows: LayerRows) -> dict[str, Any]:

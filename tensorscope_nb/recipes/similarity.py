@@ -88,7 +88,7 @@ def representational_similarity(
         "ci_low": (BETWEEN, low, f"{words}, lower end of the 95 % interval", ""),
         "ci_high": (BETWEEN, high, f"{words}, upper end of the 95 % interval", ""),
     }
-    undefined = constant_layers(a, "a") | constant_layers(b, "b")
+    undefined = constant_layers(a, b)
     if permutations:
         alike = len(set(np.bincount(a.sample))) == 1
         p = exchanged(one, other, a.sample, compare, permutations, seed) if alike else np.full_like(value, np.nan)
