@@ -22,7 +22,7 @@ Array = NDArray[np.floating]
 Flags = NDArray[np.bool_]
 Numbers = NDArray[np.integer]
 LEAST = 4  # units: of three, nothing is left after the centring
-TILE = 2**26  # bytes of kernels that are held at a time
+TILE = 2**27  # bytes of kernels that are held at a time
 CONSTANT = 1e-6  # of the size of rows: single precision tells less apart
 
 
@@ -88,18 +88,30 @@ def linear_alignment(
 def across_by_rows(layers: Rows, unit: Numbers, kept: Sequence[Flags]) -> list[Array]:
     """Of each unit, Σ KᵢⱼLᵢⱼ over its rows i and the rows j of others (unit, layer, layer): from kernels (n, n), by tiles."""
     sums = [np.zeros((unit[-1] + 1, len(layers), len(layers))) for _ in kept]
+    always = np.logical_and.reduce(kept)
+    order = np.argsort(~always, kind="stable")  # what all choices have in common is multiplied once, and the rest is added
+    common, rest = slice(int(always.sum())), order[always.sum() :]
     size = max(1, TILE // (8 * len(unit) * len(layers)))
     for start in range(0, len(unit), size):
         rows = slice(start, start + size)
         tile = np.empty((len(unit[rows]), len(layers), len(unit)))
         for i in range(len(layers)):
             whole = layers.of(i)
-            tile[:, i] = whole[rows] @ whole.T
-        apart = unit[rows, None] != unit
+            tile[:, i] = whole[rows] @ whole[order].T
+        row, column = np.nonzero(unit[rows, None] == unit[order])
+        tile[row, :, column] = 0
+        shared = _products(tile[:, :, common])
         for flags, total in zip(kept, sums, strict=True):
-            seen = apart & flags & flags[rows, None]
-            np.add.at(total, unit[rows], np.matmul(tile * seen[:, None], tile.transpose(0, 2, 1)))
+            more = tile[:, :, len(order) - len(rest) :][:, :, flags[rest]]
+            mine = flags[rows]
+            np.add.at(total, unit[rows][mine], (shared + _products(more))[mine])
     return sums
+
+
+def _products(tile: Array) -> Array:
+    """Σⱼ KᵢⱼLᵢⱼ (row i, layer, layer)."""
+    found: Array = np.matmul(tile, tile.transpose(0, 2, 1))
+    return found
 
 
 def across_by_columns(layers: Rows, unit: Numbers, kept: Sequence[Flags], wanted: Flags) -> list[Array]:
@@ -159,10 +171,11 @@ def _aligned(layers: Rows, unit: Numbers, flags: Flags, across: Array, unbiased:
     for block in blocks:
         for g, part in zip(block, _with_units(layers, unit, rows, block), strict=True):
             sums += np.where(unit[rows] == g, 0, part) if unbiased else part
-    value = cosines(across.sum(0) + own.sum(0), sums, counts)
+    whole = across.sum(0) + own.sum(0)
+    value = cosines(whole, sums, counts)
     for block in blocks:
         for g, part in zip(block, _with_units(layers, unit, rows, block), strict=True):
-            products = across.sum(0) - 2 * across[g] + own.sum(0) - own[g]
+            products = whole - 2 * across[g] - own[g]
             left = np.where(unit[rows] == g, 0, sums - part)
             left_out.append(cosines(products, left, np.where(np.arange(len(counts)) == g, 0, counts)))
     return jackknife_interval(value, np.array(left_out))

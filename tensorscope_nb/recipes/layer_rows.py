@@ -81,6 +81,7 @@ class _Reader:
             return _plain(values[seen]), sample[seen].cpu().numpy(), position[seen].cpu().numpy()
         if self.tokens == "mean":
             weights = (seen / seen.sum(1, keepdim=True)).to(torch.promote_types(values.dtype, torch.float32))
+            # some models put NaN where there is padding, and 0 times NaN is no 0
             values = torch.einsum("nt,ntd->nd", weights, values.masked_fill(~seen[..., None], 0).to(weights.dtype))
             return _plain(values), np.arange(n), np.full(n, -1)
         last = (seen * torch.arange(1, seen.shape[1] + 1, device=seen.device)).argmax(1)
