@@ -139,7 +139,7 @@ def _fitting(data: xr.Dataset, variable: str | None, x: str | None, y: str | Non
         return Landscape, {"x": "y", "y": "x"} if x == "y" or y == "x" else {}
     if y is None and names and (curve := curve_of(data, names[0])) and axes <= {curve}:
         return Timeline, {"x": curve}
-    if pair and (axes or not has("position") or set(pair) == {"layer", "position"}):
+    if pair and (axes or not has("position") or set(pair) in ({"layer", "position"}, {"source", "position"})):
         return Matrix, {"y": pair[0], "x": pair[1]}
     if has("position"):
         return TokenStrip, {}
@@ -177,6 +177,6 @@ def _pair(dims: Sequence[str], x: str | None, y: str | None) -> tuple[str, str] 
     free = [d for d in dims if d not in ASIDE]
     if len(free) != 2 or (x or y) or "component" in free or len(dims) - len(free) > 2:
         return None
-    if free == ["position", "layer"]:
-        free = ["layer", "position"]  # a text runs from left to right
+    if free[0] == "position":
+        free.reverse()  # a text runs from left to right
     return (free[0], free[1]) if not any(d in TIME for d in dims) or twins(*free) else None

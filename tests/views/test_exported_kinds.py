@@ -10,19 +10,25 @@ import pytest
 import xarray as xr
 from views.synthetic import (
     ablation,
+    attribution,
+    circuit_rows,
     circuits,
+    composition,
     conflicts,
     density,
     eigenvalues,
     heads,
     landscape,
     layers,
+    lens,
     module_conflicts,
     patterns,
     pruning,
     samples,
     similarity,
     token_losses,
+    tokens,
+    two_models,
     weights,
 )
 
@@ -42,6 +48,7 @@ from tensorscope_nb.views import (
     View,
     export_html,
 )  # fmt: skip
+from tensorscope_nb.views import view as ts_view
 from tensorscope_nb.views.dashboard import dashboard
 from tensorscope_nb.views.runtime import BUNDLE
 
@@ -98,7 +105,9 @@ def everything() -> View:
 def test_axe_finds_no_serious_fault(page_of: Any, scheme: str) -> None:
     if not AXE.exists():
         pytest.skip("axe-core is not installed: run npm ci in widgets/")
-    view = everything() & dashboard({"modules": module_conflicts(), "pairs": conflicts()})
+    of_heads = ts_view(composition()) & ts_view(circuit_rows(n=24)) & ts_view(attribution(layers=3))
+    of_tokens = ts_view(tokens()) & ts_view(lens()) & ts_view(two_models())
+    view = everything() & dashboard({"modules": module_conflicts(), "pairs": conflicts()}) & of_heads & of_tokens
     view.focus.update({"layer": 1, "head": 2, "sample_a": "prose-3", "sample_b": "code-5", "position_a": 2})
     page = page_of(view, color_scheme=scheme)
     page.locator("[data-ts-view=TokenStrip] .ts-token").first.wait_for()

@@ -50,6 +50,13 @@ def test_what_stands_in_the_cells_of_a_lens_is_the_token() -> None:
     assert "words" not in Matrix(lens().assign(flat=(("layer", "position"), np.ones((3, 12)))), "flat").options
 
 
+def test_what_each_part_writes_at_each_token_is_a_matrix_along_the_text() -> None:
+    ds = lens()[["token"]].assign(attribution=(("sample", "position", "source"), np.ones((2, 12, 3))))
+    made = view(ds.assign_coords(source=["embed", "0.1", "mlp 0"]))
+    assert isinstance(made, Matrix) and (made.options["y"], made.options["x"]) == ("source", "position")
+    assert made.options["tokens"] == "token" and "words" not in made.options
+
+
 def test_the_layers_of_two_models_are_a_matrix_with_their_names() -> None:
     made = view(two_models())
     assert isinstance(made, Matrix) and (made.options["y"], made.options["x"]) == ("layer_a", "layer_b")

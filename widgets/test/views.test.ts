@@ -24,7 +24,7 @@ test("large grids stay within their width", () => {
 
 test("heads are grouped by layer where they are in order", () => {
   const names = (layers: number, heads: number) => Array.from({ length: layers * heads }, (_, i) => `${Math.floor(i / heads)}.${i % heads}`);
-  const cube = cubeOf({ source: names(3, 4), target: ["0.0", "1.0", "0.1"], module: ["a", "b", "c"], layer: [0, 1] }, {});
+  const cube = cubeOf({ source: names(3, 4), target: ["0.0", "0.1", "1.0", "1.1", "0.2"], module: ["a", "b", "c"], layer: [0, 1] }, {});
   cube.coords.module_layer = { dims: ["module"], values: [0, 0, 1] };
   const groups = [{ label: "0", from: 0, to: 3 }, { label: "1", from: 4, to: 7 }, { label: "2", from: 8, to: 11 }];
   expect(groupsOf(cube, "source")).toEqual(groups);

@@ -50,7 +50,7 @@ export async function mountFocusBar({ model, el, host, signal }: Mount): Promise
     const values = focus.along.get(dim) ?? selected;
     const noun = dim.replaceAll("_", " ");
     const find = (text: string): Value | undefined => values.find((v) => String(v) === text);
-    const several = selected.length > 1 ? shortened(selected.map(valueText).join(", "), 24) : null;
+    const several = selected.length > 1 ? shortened(selected.slice(0, 24).map(valueText).join(", "), 24) : null;
     let field: HTMLElement;
     if (values.length <= LISTED) {
       const options = [h("option", { value: "" }, dim === "checkpoint" || dim === "step" ? "last" : "any"), ...(several ? [h("option", { value: "\0" }, several)] : []), ...values.map((v, i) => h("option", { value: String(i) }, shortened(valueText(v), 40)))];

@@ -58,7 +58,7 @@ export const eitherSide = (a: string, b: string, cursor: Cursor): boolean => twi
 
 /** Where each value of a list is: asked again and again, of lists that may be long. */
 const places = new WeakMap<Value[], Map<Value, number>>();
-function placeOf(values: Value[], wanted: Value): number {
+export function placeOf(values: Value[], wanted: Value): number {
   if (values.length < 64) return values.indexOf(wanted);
   let known = places.get(values);
   if (!known) {

@@ -1,7 +1,7 @@
 // From a place in a Cube to a selection: the dimensions themselves, and what their names and coordinates are about.
 import { type Cube, labels } from "./cube";
 import { toggled } from "./places";
-import { asList, baseName, headOf, isPlace, ownName } from "./rules";
+import { asList, baseName, headOf, isPlace, ownName, placeOf } from "./rules";
 import type { Cursor, Patch, Place, Selection, Value } from "./types";
 
 export interface Choice {
@@ -73,7 +73,7 @@ export function along(cube: Cube, patch: Patch): Choice {
     for (const [name, coordinate] of Object.entries(cube.coords)) {
       if (name === dim || coordinate.dims.length !== 1 || coordinate.dims[0] !== dim) continue;
       const about = told(name, dim);
-      if (about && about !== dim) values.forEach((v) => tell(dim, about, v === undefined ? v : coordinate.values[labels(cube, dim).indexOf(v)]));
+      if (about && about !== dim) values.forEach((v) => tell(dim, about, v === undefined ? v : coordinate.values[placeOf(labels(cube, dim), v)]));
     }
   }
   const whole = { ...patch, ...Object.fromEntries(Object.entries(derived).map(([d, list]) => [d, single(list)])) };

@@ -1,5 +1,6 @@
 // The tokens of a text.
 import type { Cube, Variable } from "./cube";
+import { visibleToken } from "./dom";
 import { pick, strides } from "./slice";
 import type { Cursor } from "./types";
 
@@ -14,13 +15,22 @@ export function tokensOf(cube: Cube, row: number, n: number, name = "token", alo
   return Array.from({ length: n }, (_, i) => String(i < size ? values[start + i * step] : i));
 }
 
-/** The texts (or ids) of a variable on two axes, at one place along all else, row by row. */
-export function textsOn(cube: Cube, { dims, shape, values }: Variable, axes: [string, string], cursor: Cursor): string[] {
+// The last texts of each variable: a pointer that moves asks for the same again.
+const recent = new WeakMap<Variable, { key: string; texts: string[] }>();
+
+/** The texts (or ids) of a variable on two axes, at one place along all else, row by row, with their whitespace made visible. */
+export function textsOn(cube: Cube, variable: Variable, axes: [string, string], cursor: Cursor): string[] {
+  const { dims, shape, values } = variable;
   const step = strides(shape);
   const base = dims.reduce((sum, d, k) => sum + (axes.includes(d) ? 0 : pick(cube, d, cursor, "first").indices[0] * step[k]), 0);
+  const key = `${axes.join()} ${base}`;
+  const known = recent.get(variable);
+  if (known?.key === key) return known.texts;
   const [row, column] = axes.map((d) => dims.indexOf(d));
-  return Array.from({ length: shape[row] * shape[column] }, (_, i) => {
+  const texts = Array.from({ length: shape[row] * shape[column] }, (_, i) => {
     const at = base + Math.floor(i / shape[column]) * step[row] + (i % shape[column]) * step[column];
-    return String(values[at]);
+    return visibleToken(String(values[at]));
   });
+  recent.set(variable, { key, texts });
+  return texts;
 }

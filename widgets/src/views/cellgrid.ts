@@ -59,7 +59,7 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
   const at = (dim: string, label: string) => (cube.coords[dim]?.attrs?.long_name ? `${axisName(cube, dim)}: ${label}` : `${noun(dim)} ${label}`);
   const lines = (place: Place): string[] => [
     sentence(`${at(rowDim, rowLabels[place[0]])} · ${at(columnDim, valueText(columns[place[1]]))}`) + (tokens ? ` ‘${shortened(visibleToken(tokens[place[1]]), 40)}’` : ""),
-    ...(words ? [`${cube.variables[options.words].longName} ‘${shortened(visibleToken(words[indexOf(place)]), 60)}’`] : []),
+    ...(words ? [`${cube.variables[options.words].longName} ‘${shortened(words[indexOf(place)], 60)}’`] : []),
     ...describe(reading, indexOf(place)),
     ...ringing().filter((m) => marked(m)[indexOf(place)]).map(markWords),
     ...tokenLines(cube, axes, options.cells ?? [], place),
@@ -122,7 +122,7 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
       canvas.element.setAttribute("aria-label", `${variable.longName}, ${rows.length} ${noun(rowDim)}s by ${columns.length} ${noun(columnDim)}s; arrows move, Shift adds, Escape clears`);
       const rings = ringed();
       const shown: Reading = heads ? reading : { ...reading, status: (i) => (reading.status(i) === "insignificant" ? "plain" : reading.status(i)) };
-      const keys: Mark[] = [...rings.filter(({ values }) => Array.prototype.some.call(values, Boolean)).map(({ text }): Mark => ({ look: Math.min(shape.cell, shape.line) < SMALL ? "dot" : "ring", text })), ...statusMarks(shown, { unconverged: "hatched" }).filter((m) => m.look !== "void" || gaps())];
+      const keys: Mark[] = [...rings.filter(({ values }) => Array.prototype.some.call(values, Boolean)).map(({ text }): Mark => ({ look: Math.min(shape.cell, shape.line) < SMALL ? "dot" : "ring", text })), ...statusMarks(shown, { unconverged: "hatched" }).filter((m) => m.look !== "void" || !words || gaps())];
       const from = sourcesHere();
       if (from.length) keys.push({ look: "dashed", text: `source ${from.map(([row, column]) => `${rowLabels[row]}.${columnLabels[column]}`).join(", ")}` });
       const label = withUnits(reading.difference ? `difference in ${variable.longName}` : variable.longName, variable.units);

@@ -2,7 +2,7 @@
 import { clipped } from "../core/axes";
 import { type Box, hatch, paint, segment } from "../core/canvas";
 import { type ColourScale, css, inkOn, pixels } from "../core/colour";
-import { shortened, visibleToken } from "../core/dom";
+import { shortened } from "../core/dom";
 import type { Reading, Status } from "../core/measure";
 import { cellText } from "../core/scale";
 import type { Theme } from "../core/theme";
@@ -113,7 +113,7 @@ function cells(c: Context, { shape, reading, scale, theme, rings, texts, columnL
       if (status !== "plain") hatch(c, b, ink === "#ffffff" ? "rgb(255 255 255 / 0.34)" : "rgb(0 0 0 / 0.24)");
       c.fillStyle = ink;
       c.strokeStyle = ink;
-      if (texts) c.fillText(shortened(visibleToken(texts[i]), Math.max(1, Math.floor((b.w - 4) / 6.7))), b.x + b.w / 2, b.y + b.h / 2 + 0.5);
+      if (texts) c.fillText(shortened(texts[i], Math.max(1, Math.floor((b.w - 4) / 6.7))), b.x + b.w / 2, b.y + b.h / 2 + 0.5);
       else if (written) c.fillText(words(c, reading, i, largest, b.w), b.x + b.w / 2, b.y + b.h / 2 + 0.5);
       if (rings.some((r) => r[i])) {
         const radius = Math.min(3.2, shape.cell / 5, shape.line / 5);
@@ -173,7 +173,7 @@ function labels(c: Context, { shape, theme, rowLabels, columnLabels, rows, colum
   c.textAlign = "right";
   for (const { text, at } of shownLabels(rowLabels, groups[0], shape.line, NARROW)) {
     const b = boxAt(shape, at, 0);
-    c.fillText(clipped(c, text, shape.left - 19), shape.left - 6, Math.max(6, b.y + b.h / 2 + 0.5));
+    c.fillText(clipped(c, text, shape.left - 17), shape.left - 6, Math.max(6, b.y + b.h / 2 + 0.5));
   }
   const bottom = shape.top + shape.rows * shape.line;
   const room = shape.height - bottom - 24;

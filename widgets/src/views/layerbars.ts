@@ -6,9 +6,10 @@ import { LINES_DARK, LINES_LIGHT } from "../core/colour";
 import { labels } from "../core/cube";
 import { h, setText } from "../core/dom";
 import { hands, stepped } from "../core/hands";
-import { showMarks, sentence, statusMarks, withUnits } from "../core/legend";
+import { axisLabel, showMarks, sentence, statusMarks, withUnits } from "../core/legend";
 import { describe, type Reading } from "../core/measure";
-import { indicesAt } from "../core/rules";
+import { sources } from "../core/places";
+import { asList, indicesAt } from "../core/rules";
 import { linear, type Scale } from "../core/scale";
 import { choice } from "../core/select";
 import { extent, pooledDims } from "../core/slice";
@@ -70,6 +71,9 @@ export const layerBars: Kind = (stage: Stage) => {
       const marks = statusMarks(reading, { undecided: "hatched", insignificant: "hatched" });
       if (low && high) marks.unshift({ look: "whisker", text: "interval" });
       if (each) marks.unshift({ look: "dot", text: `single ${spread[0]}s` });
+      // where what is selected comes from
+      const from = dim === "layer" ? sources({ ...focus.cursor, ...focus.hover }).map((p) => values.indexOf(p.layer)).filter((i) => i >= 0) : [];
+      if (from.length) marks.push({ look: "dashed", text: `layer of the source ${asList(focus.hover.source ?? focus.cursor.source).join(", ")}` });
       showMarks(key, marks, left);
 
       const c = canvas.begin(width, box.bottom + BOTTOM);
@@ -95,10 +99,13 @@ export const layerBars: Kind = (stage: Stage) => {
         c.textAlign = "right";
         c.textBaseline = "middle";
         if (i % every === 0 || on) c.fillText(clipped(c, names[i], left - 22), left - 6, at.y + 0.5);
-        if (on || hovered.includes(i)) {
+        const dashed = !on && from.includes(i);
+        if (on || dashed || hovered.includes(i)) {
           c.strokeStyle = theme.ink;
-          c.lineWidth = on ? 1.5 : 0.75;
+          c.lineWidth = on || dashed ? 1.5 : 0.75;
+          c.setLineDash(dashed ? [4, 3] : []);
           c.strokeRect(box.left - 0.5, y + 0.5, box.right - box.left + 6, line - 1);
+          c.setLineDash([]);
         }
       });
       c.save();
@@ -107,7 +114,7 @@ export const layerBars: Kind = (stage: Stage) => {
       c.textAlign = "center";
       c.translate(7, (box.top + box.bottom) / 2);
       c.rotate(-Math.PI / 2);
-      c.fillText(noun, 0, 0);
+      c.fillText(axisLabel(cube, dim), 0, 0);
       c.restore();
     },
   };

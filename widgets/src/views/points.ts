@@ -32,7 +32,10 @@ export function pointAt(px: ArrayLike<number>, py: ArrayLike<number>, x: number,
   let best: number | null = null;
   let distance = reach;
   for (let i = 0; i < px.length; i++) {
-    const d = Math.hypot(px[i] - x, py[i] - y);
+    const right = px[i] - x;
+    // most are far away
+    if (right >= reach || right <= -reach) continue;
+    const d = Math.hypot(right, py[i] - y);
     if (d < distance) [best, distance] = [i, d];
   }
   return best;
@@ -41,6 +44,7 @@ export function pointAt(px: ArrayLike<number>, py: ArrayLike<number>, x: number,
 /** The selection of these points: along each dimension, and one by one where they are not all combinations of those. */
 export function selecting(cube: Cube, dims: string[], shape: number[], picked: number[]): { patch: Patch; places: Place[] } {
   const along = dims.map((d) => labels(cube, d));
+  if (dims.length === 1) return { patch: { [dims[0]]: picked.length === 1 ? along[0][picked[0]] : picked.map((i) => along[0][i]) }, places: [] };
   const places = picked.map((flat) => Object.fromEntries(unravelled(flat, shape).map((i, d) => [dims[d], along[d][i]])));
   const lists = dims.map((d) => [...new Set(places.map((p) => p[d]))]);
   const patch = Object.fromEntries(dims.map((d, i) => [d, lists[i].length === 1 ? lists[i][0] : lists[i]]));
