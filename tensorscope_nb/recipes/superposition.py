@@ -67,8 +67,8 @@ def superposition(
     E a_i². With ``per_sample`` also ``[sample, layer] interference_by_sample``.
     Units: none; interference and power in squared activations.
     Errors: UnsupportedModel for a model without MLP blocks known here, with samples also where their activations cannot be
-    read. Without a head its scalars are NaN and ``notes`` say so. Cost: n m² per layer and for the head; with samples one
-    forward, and per token and layer 4 n m.
+    read; ValueError for ``per_sample`` without samples. Without a head its scalars are NaN and ``notes`` say so. Cost: 3 n m²
+    per layer and n m² for the head, in double precision; with samples one forward, and per token and layer 2 n m.
     How to read it: compare layers by ``score`` beside its null, and models at equal n and m. When not to trust it: a mean
     direction shared by all raises scores; norms say what is represented only where they are of two kinds, as in the papers'
     toy models, and a median says nothing where less than half of the features are represented. Overlap is no cost where the
@@ -80,6 +80,8 @@ def superposition(
     >>> found["score"].dims, found["dimensionality"].sizes["neuron"], found.attrs["regime"]
     (('layer',), 192, 'strong')
     """
+    if per_sample and samples is None:
+        raise ValueError("per_sample=True and there are no samples: what it adds is of each sample, pass samples")
     directions = _directions(scope)
     frames = [Frame.of(rows) for rows in directions]
     notes: list[str] = []

@@ -6,7 +6,8 @@ import torch
 from scipy import stats
 
 import tensorscope_nb as ts
-from tensorscope_nb.numerics.bundles import gaussian_like
+from tensorscope_nb.numerics.bundles import Window, gaussian_like, local_tests
+from tensorscope_nb.recipes.fiber_bundle import Rule
 
 
 @pytest.fixture(autouse=True)
@@ -216,6 +217,29 @@ def test_flags_ask_for_an_adjusted_p_and_for_a_ratio_of_two(monkeypatch):
     by_bh = test(strips, k_max=200, alpha=0.05, correction="bh")
     assert np.allclose(by_bh["p_fiber_adjusted"], q_values(found["p_fiber"].values))
     assert by_bh["violates_manifold"].sum() > found["violates_manifold"].sum()
+
+
+def test_a_fiber_bundle_is_rejected_where_a_manifold_is_and_the_increase_is_twofold():
+    flags = Rule(0.01, "holm").flags(
+        {
+            "p_manifold": np.array([1e-9, 1e-9, 0.5, 1e-9, np.nan]),
+            "p_fiber": np.array([1e-9, 1e-9, 1e-9, 0.5, np.nan]),
+            "dim_ratio": np.array([3.0, 0.3, 3.0, 0.3, np.nan]),
+            "increase_ratio": np.array([3.0, 1.9, 3.0, 3.0, np.nan]),
+        }
+    )
+    assert flags["violates_manifold"].tolist() == [True, True, False, True, False]
+    assert flags["violates_fiber"].tolist() == [True, False, False, False, False]
+    assert np.allclose(flags["p_manifold_adjusted"][[0, 2]], [4e-9, 0.5]) and np.isnan(flags["p_fiber_adjusted"][4])
+
+
+def test_tied_distances_in_a_row_leave_every_number_finite():
+    r = np.sort(np.random.default_rng(0).uniform(size=(1, 100)) ** 0.2)
+    r[:, :6] = r[:, [0]]
+    found = local_tests(r, Window(1, 100), 1e-15)
+    assert found["n_ties"] == 5 and 0 < found["p_manifold"][0] < 1e-6 and all(np.isfinite(found[name]).all() for name in found)
+    r[:, :12] = r[:, [0]]
+    assert np.isnan(local_tests(r, Window(1, 100), 1e-15)["p_manifold"]).all()
 
 
 def test_density_is_the_share_of_flagged_neighbours():

@@ -157,6 +157,11 @@ def test_without_a_head_the_layers_are_there_and_the_head_is_said_to_be_missing(
     assert notes(found) == ["there is no language-model head: its scalars are NaN"]
 
 
+def test_per_sample_needs_samples():
+    with pytest.raises(ValueError, match="per_sample=True and there are no samples"):
+        ts.recipes.superposition(ts.Scope(random_gpt2()), per_sample=True)
+
+
 @pytest.mark.parametrize("family", ["cnn", "falcon"])
 def test_without_mlp_blocks_the_missing_part_is_named(family):
     with pytest.raises(ts.UnsupportedModel, match="no MLP blocks that are known"):
