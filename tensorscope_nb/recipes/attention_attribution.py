@@ -126,7 +126,7 @@ class Reasons:
 
 @recipe(
     question="Why does this head attend there?",
-    source="Elhage et al. 2021, A Mathematical Framework for Transformer Circuits",
+    source="Elhage et al. 2021, transformer-circuits.pub/2021/framework; Olsson et al. 2022, arXiv:2209.11895",
     needs=("patterns", "z"),
 )
 def attention_attribution(
@@ -147,7 +147,8 @@ def attention_attribution(
     score[t, s] = scale · q_t · k_s = Σ_c scale · q_t · k_{c,s}, which is ``by_key``; ``by_query`` is Σ_c scale · q_{c,t} · k_s.
     A softmax does not see what is added to all of a row: with ``relative`` each source has its mean over the keys that the
     query sees taken off, and the sum over sources is score − mean of the row; without it, the score. Norms of queries and
-    keys (Qwen 3, Gemma 3) are held at their scale; a soft cap (Gemma 2) comes after the score. Source: Elhage et al. 2021.
+    keys (Qwen 3, Gemma 3) are held at their scale; a soft cap (Gemma 2) comes after the score. Source: Elhage et al. 2021;
+    Olsson et al. 2022 (K-composition of induction heads).
 
     Result: ``[sample, layer, head, query, key] pattern`` (share of attention) and ``score`` (before mask and softmax, after
     the scale, before a soft cap; NaN where the query does not see the key), ``[sample, layer, head, query, key, source]
@@ -167,7 +168,7 @@ def attention_attribution(
     >>> scope = ts.load("tiny")
     >>> why = ts.recipes.attention_attribution(scope, ts.datasets.repeats(scope, n=1, period=8), layers=[1], heads=[1])
     >>> cell = why["by_key"].isel(sample=0, layer=0, head=0).sel(query=12, key=5)      # what followed the earlier copy
-    >>> str(cell["source"][int(cell.argmax())].item())                                 # the previous-token head
+    >>> str(cell["source"][int(cell.argmax("source"))].item())                                 # the previous-token head
     '0.0'
     """
     scope.require_patterns()

@@ -82,7 +82,7 @@ class Lens:
 
 @recipe(
     question="At which layer does the model know the next token?",
-    source="nostalgebraist 2020, interpreting GPT: the logit lens",
+    source="nostalgebraist 2020, the logit lens; as in Belrose et al. 2023, arXiv:2303.08112",
     needs=("resid_post", "logits"),
 )
 def logit_lens(
