@@ -264,8 +264,8 @@ def test_models_that_do_not_add_up_in_the_open_are_refused(name, says):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"layers": [2]}, LookupError, "there is no layer 2: the model has layers 0 to 1"),
-        ({"heads": [3]}, LookupError, "there is no head 3: the model has heads 0 to 2"),
+        ({"layers": [2]}, LookupError, "layers names 2: there are 0 to 1"),
+        ({"heads": [3]}, LookupError, "heads names 3: there are 0 to 2"),
         ({"layers": []}, ValueError, "name at least one"),
         ({"heads": [1, 1]}, ValueError, "each once"),
         ({"layers": "1"}, TypeError, "layers is '1': give a list"),
