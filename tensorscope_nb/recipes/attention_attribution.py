@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tensorscope_nb.errors import UnsupportedModel
+from tensorscope_nb.recipes.chosen import chosen
 from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords, token_variable
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.samples import Samples
@@ -126,7 +126,7 @@ class Reasons:
 
 @recipe(
     question="Why does this head attend there?",
-    source="Elhage et al. 2021, A Mathematical Framework for Transformer Circuits",
+    source="Elhage et al. 2021, transformer-circuits.pub/2021/framework; Olsson et al. 2022, arXiv:2209.11895",
     needs=("patterns", "z"),
 )
 def attention_attribution(
@@ -147,7 +147,8 @@ def attention_attribution(
     score[t, s] = scale · q_t · k_s = Σ_c scale · q_t · k_{c,s}, which is ``by_key``; ``by_query`` is Σ_c scale · q_{c,t} · k_s.
     A softmax does not see what is added to all of a row: with ``relative`` each source has its mean over the keys that the
     query sees taken off, and the sum over sources is score − mean of the row; without it, the score. Norms of queries and
-    keys (Qwen 3, Gemma 3) are held at their scale; a soft cap (Gemma 2) comes after the score. Source: Elhage et al. 2021.
+    keys (Qwen 3, Gemma 3) are held at their scale; a soft cap (Gemma 2) comes after the score. Source: Elhage et al. 2021;
+    Olsson et al. 2022 (K-composition of induction heads).
 
     Result: ``[sample, layer, head, query, key] pattern`` (share of attention) and ``score`` (before mask and softmax, after
     the scale, before a soft cap; NaN where the query does not see the key), ``[sample, layer, head, query, key, source]
@@ -167,19 +168,19 @@ def attention_attribution(
     >>> scope = ts.load("tiny")
     >>> why = ts.recipes.attention_attribution(scope, ts.datasets.repeats(scope, n=1, period=8), layers=[1], heads=[1])
     >>> cell = why["by_key"].isel(sample=0, layer=0, head=0).sel(query=12, key=5)      # what followed the earlier copy
-    >>> str(cell["source"][int(cell.argmax())].item())                                 # the previous-token head
+    >>> str(cell["source"][int(cell.argmax("source"))].item())                                 # the previous-token head
     '0.0'
     """
     scope.require_patterns()
     if not isinstance(relative, bool):
         raise ValueError(f"relative is {relative!r}: choose True (less the mean of the row) or False")
-    chosen = _numbers(layers, "layers", scope.anatomy.n_layers, scope.anatomy.check_layer)
-    of_heads = _numbers(heads, "heads", scope.anatomy.n_heads, scope.anatomy.check_head)
+    of_layers = chosen(layers, "layers", scope.anatomy.n_layers)
+    of_heads = chosen(heads, "heads", scope.anatomy.n_heads)
     samples = scope.samples(samples)
     check(samples, scope.anatomy)
-    reasons = Reasons(scope, chosen, of_heads, relative)
+    reasons = Reasons(scope, of_layers, of_heads, relative)
     if samples.has_tokens:
-        _check_size(samples, len(chosen) * len(of_heads), len(reasons.sources))
+        _check_size(samples, len(of_layers) * len(of_heads), len(reasons.sources))
     rows: list[Found] = []
     with bar(len(samples), "attention attribution", progress) as done:
         for i in range(len(samples)):
@@ -197,7 +198,7 @@ def attention_attribution(
     if samples.has_tokens:
         variables["token"] = token_variable(samples)
     coords = sample_coords(samples) | {
-        "layer": chosen,
+        "layer": of_layers,
         "head": of_heads,
         "source": np.array([source.name for source in reasons.sources], dtype=object),
         "source_layer": ("source", [source.layer for source in reasons.sources]),
@@ -206,17 +207,6 @@ def attention_attribution(
     result = dataset(variables, coords, n_used=len(samples), n_available=len(samples))
     result["pattern"].attrs["bounds"] = [0.0, 1.0]
     return result
-
-
-def _numbers(given: Sequence[int] | None, name: str, n: int, check: Any) -> list[int]:
-    if isinstance(given, str | int):
-        raise TypeError(f"{name} is {given!r}: give a list of numbers, such as [0, 1]")
-    chosen = list(range(n)) if given is None else [operator.index(i) for i in given]
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError(f"{name} is {chosen}: name at least one, and each once")
-    for i in chosen:
-        check(i)
-    return chosen
 
 
 def _check_size(samples: Samples, n_heads: int, n_sources: int) -> None:

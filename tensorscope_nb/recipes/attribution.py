@@ -109,7 +109,7 @@ class Attributions:
 
 @recipe(
     question="Which heads and MLPs write the answer?",
-    source="nostalgebraist 2020; Elhage et al. 2021, A Mathematical Framework for Transformer Circuits",
+    source="Elhage et al. 2021, transformer-circuits.pub/2021/framework; Wang et al. 2022, arXiv:2211.00593",
     needs=("z", "logits"),
 )
 def logit_attribution(
@@ -131,7 +131,7 @@ def logit_attribution(
     ``bias``; the heads' norm behind attention, where there is one, is taken apart in the same way. ``against`` is what the
     logit is compared with: ``"mean"``, the mean logit over the vocabulary, because a softmax knows no level and only
     differences tell tokens apart; a token (as ``target``), for a logit difference; None for the raw logit.
-    Source: nostalgebraist 2020 (logit lens); Elhage et al. 2021 (the direct path of each head).
+    Source: Elhage et al. 2021 (the direct path of each head); Wang et al. 2022 use it so.
 
     Result: ``[sample, position, layer, head] attribution``, ``[sample, position, layer] mlp_attribution``,
     ``[sample, position] embed_attribution, bias_attribution`` and ``logit``, exactly their sum (logits; NaN where no token

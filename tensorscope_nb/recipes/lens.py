@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tensorscope_nb.numerics import t_interval
+from tensorscope_nb.recipes.chosen import chosen
 from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords, token_variable
 from tensorscope_nb.recipes.next_token import next_tokens
 from tensorscope_nb.recipes.recipe import recipe
@@ -46,11 +46,12 @@ class Lens:
         self.done += n
         self.end.check(self.end.logits(chunk.site(self.end.stream)), logits, seen)
         final = _log_softmax(logits)
+        ended = final.exp()
         by_layer: dict[str, list[Tensor]] = {}
         for layer in self.layers:
             # the last layer's logits are the model's own
             said = final if layer == self.last else _log_softmax(self.end.logits(chunk.site(f"layers.{layer}.resid_post")))
-            for name, value in self._read(said, final, targets).items():
+            for name, value in self._read(said, final, ended, targets).items():
                 by_layer.setdefault(name, []).append(value)
         for name, values in by_layer.items():
             stacked = torch.stack(values, 2).cpu()
@@ -58,14 +59,14 @@ class Lens:
             nothing = -1 if name == "tokens" else torch.nan
             self.rows.setdefault(name, []).append(stacked.masked_fill(hidden, nothing).numpy())
 
-    def _read(self, said: Tensor, final: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Of log probabilities (n, T, V), with those that the model ends with."""
+    def _read(self, said: Tensor, final: Tensor, ended: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Of log probabilities (n, T, V), with those that the model ends with and their exponential."""
         top, tokens = said.topk(self.k, dim=-1)
         own = said.gather(-1, targets.clamp(min=0)[..., None])
         unknown = targets == IGNORED
         rank = 1 + (said > own).sum(-1)
-        entropy = torch.special.entr(said.exp()).sum(-1)  # 0 where a token is impossible, and never 0 · −∞
-        kl = torch.where(final.isneginf(), 0.0, final.exp() * (final - said)).sum(-1)
+        entropy = -torch.einsum("ntv,ntv->nt", said.exp(), said)
+        kl = torch.einsum("ntv,ntv->nt", ended, final) - torch.einsum("ntv,ntv->nt", ended, said)
         return {
             "tokens": tokens,
             "probabilities": top.exp(),
@@ -82,7 +83,7 @@ class Lens:
 
 @recipe(
     question="At which layer does the model know the next token?",
-    source="nostalgebraist 2020, interpreting GPT: the logit lens",
+    source="nostalgebraist 2020, the logit lens; as in Belrose et al. 2023, arXiv:2303.08112",
     needs=("resid_post", "logits"),
 )
 def logit_lens(
@@ -123,16 +124,11 @@ def logit_lens(
     [8, 0]
     """
     end = Unembedding(scope)
-    n_layers = scope.anatomy.n_layers
-    chosen = list(range(n_layers)) if layers is None else [operator.index(layer) for layer in _listed(layers)]
-    for layer in chosen:
-        scope.anatomy.check_layer(layer)
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError(f"layers is {chosen}: name at least one, and each once")
+    of_layers = chosen(layers, "layers", scope.anatomy.n_layers)
     if not isinstance(k, Integral) or isinstance(k, bool) or not 1 <= k <= scope.anatomy.n_vocab:
         raise ValueError(f"k is {k!r}: ask for 1 to {scope.anatomy.n_vocab} top tokens, a whole number")
     samples = scope.samples(samples)
-    reducer = Lens(end, chosen, next_tokens(scope, samples), int(k))
+    reducer = Lens(end, of_layers, next_tokens(scope, samples), int(k))
     sweep(scope, samples, [reducer], chunk=chunk, progress=progress, label="logit lens")
     found = reducer.result()
     place = ("sample", "position", "layer")
@@ -157,7 +153,7 @@ def logit_lens(
         variables["top_tokens"] = (ranked, tokens, "ids of the top tokens, −1 at padding", "")
         variables["top_tokens_text"] = (ranked, texts, "top tokens", "")
         variables["probabilities"] = (ranked, found["probabilities"], "probability of each of the top tokens", "probability")
-    coords = sample_coords(samples) | {"layer": chosen} | ({"rank": np.arange(1, k + 1)} if k > 1 else {})
+    coords = sample_coords(samples) | {"layer": of_layers} | ({"rank": np.arange(1, k + 1)} if k > 1 else {})
     result = dataset(variables, coords, n_used=len(samples), n_available=len(samples))
     result["loss"].attrs["interval"] = f"95 % Student interval over {len(samples)} samples"
     for name in ("probability", "target_probability"):
@@ -165,14 +161,9 @@ def logit_lens(
     return result
 
 
-def _listed(layers: Any) -> Sequence[int]:
-    if isinstance(layers, str | int):
-        raise TypeError(f"layers is {layers!r}: give a list of layer numbers, such as [0, 1]")
-    return layers
-
-
 def _log_softmax(logits: Tensor) -> Tensor:
-    return logits.log_softmax(-1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    """Finite also for a token that is impossible, whose probability of 0 times it is 0."""
+    return logits.log_softmax(-1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32).clamp_(min=-1e30)
 
 
 def _texts(tokenizer: Any, tokens: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.numerics import ratio_interval, t_interval
+from tensorscope_nb.recipes.chosen import chosen
 from tensorscope_nb.recipes.contrast import aligned, answer_metric, loss_metric
 from tensorscope_nb.recipes.dataset import Variable, dataset, loss_unit, sample_coords, token_variable
 from tensorscope_nb.recipes.recipe import recipe
@@ -149,11 +149,11 @@ def patching(
     clean = scope.samples(clean)
     corrupt = aligned(clean, scope.samples(corrupt))
     length = clean.input_ids.shape[1]
-    chosen = _chosen(layers, "layers", anatomy.n_layers)
-    columns = _chosen(positions, "positions", length)
+    of_layers = chosen(layers, "layers", anatomy.n_layers)
+    columns = chosen(positions, "positions", length)
     measured, unit = _metric(scope, clean, corrupt, metric, answers)
     base, donor = (corrupt, clean) if direction == "denoise" else (clean, corrupt)
-    names = [f"layers.{i}.{SITES[sites]}" for i in chosen]
+    names = [f"layers.{i}.{SITES[sites]}" for i in of_layers]
     expand(names, anatomy, scope.model)  # says what is missing
     patcher = Patcher(scope, base, donor, measured, by_head, columns)
     places = list(range(anatomy.n_heads)) if by_head else columns
@@ -161,7 +161,7 @@ def patching(
     dims = ("layer", "head" if by_head else "position")
     of_clean, of_corrupt = (of_donor, of_base) if direction == "denoise" else (of_base, of_donor)
     variables, said = _variables(effect, of_clean, of_corrupt, of_donor - of_base, dims, unit, direction)
-    coords: dict[str, Any] = {"layer": chosen, dims[1]: places}
+    coords: dict[str, Any] = {"layer": of_layers, dims[1]: places}
     if not by_head:
         for name, samples in (("token", clean), ("corrupt_token", corrupt)):
             variables[name] = (("sample", "position"), token_variable(samples)[1][:, columns], name.replace("_", " "), "")
@@ -175,20 +175,6 @@ def patching(
     result = dataset(variables, coords, n_used=len(clean), n_available=len(clean))
     result["recovered"].attrs |= {"interval": f"95 % Student interval over {len(clean)} pairs", **said}
     return result
-
-
-def _chosen(given: Sequence[int] | None, name: str, n: int) -> list[int]:
-    if given is None:
-        return list(range(n))
-    if isinstance(given, str | int):
-        raise TypeError(f"{name} is {given!r}: give a list of numbers, such as [0, 1]")
-    chosen = [operator.index(i) for i in given]
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError(f"{name} is {chosen}: name at least one, and each once")
-    for i in chosen:
-        if not 0 <= i < n:
-            raise LookupError(f"{name} names {i}: there are 0 to {n - 1}")
-    return chosen
 
 
 def _metric(scope: Scope, clean: Samples, corrupt: Samples, metric: Any, answers: Any) -> tuple[Metric, str]:

@@ -134,9 +134,30 @@ def test_the_packaged_models_induction_heads_compose_with_the_previous_token_hea
     for head in np.flatnonzero(scores["prefix_matching"].sel(layer=1) > 0.5):
         by_key = cells["by_key"].sel(head=head)
         share = float(by_key.sel(source=f"0.{previous}") / by_key.sum("source"))
-        assert by_key["source"][int(by_key.argmax())] == f"0.{previous}" and 0.6 < share < 0.8
+        assert by_key["source"][int(by_key.argmax("source"))] == f"0.{previous}" and 0.6 < share < 0.8
         by_query = cells["by_query"].sel(head=head)
         assert float(by_query.sel(source=["embed", "mlp 0"]).sum() / by_query.sum("source")) > 0.8  # the token looks for itself
+
+
+def test_the_embedding_and_the_bias_have_what_is_theirs():
+    """GPT-2 written out: the embedding goes through norm and key weights, and every constant on the way is the bias's."""
+    model = random_gpt2()
+    scope = ts.Scope(model)
+    found = attribution(scope, SAMPLES[:2], layers=[1], relative=False)
+    record = scope.record(SAMPLES[:2], ["embed", "layers.1.resid_pre", "layers.1.attn.q"])
+    block = model.transformer.h[1]
+    scale = (record["layers.1.resid_pre"].var(-1, correction=0, keepdim=True) + block.ln_1.eps).sqrt()
+    weight, constant = block.attn.c_attn.weight[:, 24:48], block.attn.c_attn.bias[24:48]
+    outputs = model.transformer.h[0].attn.c_proj.bias
+
+    def key_of(part):
+        return (block.ln_1.weight * (part - part.mean(-1, keepdim=True)) / scale) @ weight
+
+    keys = {"embed": key_of(record["embed"]), "bias": key_of(outputs) + block.ln_1.bias @ weight + constant}
+    for name, key in keys.items():
+        made = torch.einsum("nqhd,nkhd->nhqk", record["layers.1.attn.q"], key.unflatten(-1, (3, 8))) / 8**0.5
+        got = found["by_key"].sel(layer=1, source=name).values
+        assert np.allclose(got[np.isfinite(got)], made.detach().numpy()[np.isfinite(got)], atol=2e-5)
 
 
 def test_heads_that_share_a_key_share_what_the_sources_give_to_it():
@@ -243,8 +264,8 @@ def test_models_that_do_not_add_up_in_the_open_are_refused(name, says):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"layers": [2]}, LookupError, "there is no layer 2: the model has layers 0 to 1"),
-        ({"heads": [3]}, LookupError, "there is no head 3: the model has heads 0 to 2"),
+        ({"layers": [2]}, LookupError, "layers names 2: there are 0 to 1"),
+        ({"heads": [3]}, LookupError, "heads names 3: there are 0 to 2"),
         ({"layers": []}, ValueError, "name at least one"),
         ({"heads": [1, 1]}, ValueError, "each once"),
         ({"layers": "1"}, TypeError, "layers is '1': give a list"),

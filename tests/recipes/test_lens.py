@@ -151,7 +151,7 @@ def test_models_without_a_language_models_head_are_refused(name, says):
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
-        ({"layers": [2]}, LookupError, "there is no layer 2: the model has layers 0 to 1"),
+        ({"layers": [2]}, LookupError, "layers names 2: there are 0 to 1"),
         ({"layers": []}, ValueError, "name at least one"),
         ({"layers": [1, 1]}, ValueError, "each once"),
         ({"layers": 1}, TypeError, "layers is 1: give a list"),

@@ -69,6 +69,14 @@ def test_a_place_that_cannot_be_reached_recovers_exactly_nothing(scope):
     assert abs(float(late["recovered"][0, 0])) < 1e-5
 
 
+def test_what_is_alike_in_both_runs_costs_no_third_one(scope):
+    rows = []
+    hook = scope.model.register_forward_pre_hook(lambda m, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True)
+    patching(scope, A, B, sites="resid_pre", layers=[0])
+    hook.remove()
+    assert sum(rows) == 3 * 6  # a clean run, a corrupt one, and one with the only token that differs
+
+
 def test_the_interval_is_that_of_a_ratio_of_sums(scope):
     found = patching(scope, A, B, sites="z", per_sample=True)
     effect, whole = found["effect_by_sample"].values[:, 0, 1], (found["clean_by_sample"] - found["corrupt_by_sample"]).values
