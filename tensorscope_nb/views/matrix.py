@@ -90,12 +90,9 @@ def cells(data: xr.Dataset, axes: Sequence[str]) -> list[str]:
 
 def words_of(data: xr.Dataset, variable: str, axes: Sequence[str]) -> str | None:
     """The text, or token, that stands in each cell: on both axes, and on nothing that the variable is not on."""
-    for name in map(str, data.data_vars):
-        dims = set(dims_of(data, name))
-        worded = data[name].dtype.kind in "OUST" or name == "top_token"
-        if worded and set(axes) <= dims <= set(dims_of(data, variable)):
-            return name
-    return None
+    texts = [str(n) for n, v in data.data_vars.items() if v.dtype.kind in "OUST"]
+    ids = [n for n in ("top_token",) if n in data.data_vars]
+    return next((n for n in texts + ids if set(axes) <= set(dims_of(data, n)) <= set(dims_of(data, variable))), None)
 
 
 def tokens_of(data: xr.Dataset, dim: str) -> str | None:
