@@ -168,7 +168,7 @@ def attention_attribution(
     >>> scope = ts.load("tiny")
     >>> why = ts.recipes.attention_attribution(scope, ts.datasets.repeats(scope, n=1, period=8), layers=[1], heads=[1])
     >>> cell = why["by_key"].isel(sample=0, layer=0, head=0).sel(query=12, key=5)      # what followed the earlier copy
-    >>> str(cell["source"][int(cell.argmax("source"))].item())                                 # the previous-token head
+    >>> str(cell["source"][int(cell.argmax("source"))].item())        # the previous-token head
     '0.0'
     """
     scope.require_patterns()
