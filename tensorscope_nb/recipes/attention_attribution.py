@@ -70,8 +70,8 @@ class Reasons:
         return {
             "score": score.masked_fill(~visible, torch.nan),
             "pattern": pattern.masked_fill(~(seen[:, None] & seen), torch.nan),
-            "by_key": self._spread(by_key, layer, visible),
-            "by_query": self._spread(by_query, layer, visible),
+            "by_key": self._spread(by_key, visible),
+            "by_query": self._spread(by_query, visible),
         }
 
     def _projected(self, layer: int, sample: Samples, values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -86,14 +86,9 @@ class Reasons:
         self.stream.check(total, values, layer, sample.seen(whole.shape[1]))
         made.append(torch.zeros_like(made[0]))  # what is there without any input: the projections' own biases
         q, k = (x.to(self.stream.dtype) for x in self.projections.project(layer, torch.stack(made)))
-        return self._without_constant(q), self._without_constant(k)
+        return _without_constant(q), _without_constant(k)
 
-    def _without_constant(self, projected: Tensor) -> Tensor:
-        """The constant is last, and belongs to the bias, which stands before it."""
-        constant = projected[-1]
-        return torch.cat([projected[:-2] - constant, projected[-2:-1]])
-
-    def _spread(self, parts: Tensor, layer: int, visible: Tensor) -> Tensor:
+    def _spread(self, parts: Tensor, visible: Tensor) -> Tensor:
         """On the axis of all sources, NaN for those that come later; relative to the visible keys of the row, if asked for."""
         hidden = ~visible[..., None]
         parts = parts.masked_fill(hidden, 0)
@@ -122,6 +117,12 @@ class Reasons:
                 f"{says} in {self.scope.name} (off by {gap:.2g} of the largest value): attention does something there that "
                 "is not known here, so nothing is attributed"
             )
+
+
+def _without_constant(projected: Tensor) -> Tensor:
+    """The constant is last, and belongs to the bias, which stands before it."""
+    constant = projected[-1]
+    return torch.cat([projected[:-2] - constant, projected[-2:-1]])
 
 
 @recipe(
@@ -168,7 +169,7 @@ def attention_attribution(
     >>> scope = ts.load("tiny")
     >>> why = ts.recipes.attention_attribution(scope, ts.datasets.repeats(scope, n=1, period=8), layers=[1], heads=[1])
     >>> cell = why["by_key"].isel(sample=0, layer=0, head=0).sel(query=12, key=5)      # what followed the earlier copy
-    >>> str(cell["source"][int(cell.argmax("source"))].item())                                 # the previous-token head
+    >>> str(cell["source"][int(cell.argmax("source"))].item())        # the previous-token head
     '0.0'
     """
     scope.require_patterns()

@@ -125,6 +125,7 @@ def logit_attribution(
 
     What it answers: which parts of the model write the next token (``target="next"``, the label) into the stream, or any
     other: a token id, one per sample (n,), or one per position (n, T; −100 where none is asked for).
+    The embedding is what enters the first layer: the token, and the position where that is added to it.
     Equation: the stream after the last layer is the sum of what was written, x = Σ_c x_c, and the final norm at the scale s
     that it has there is linear: logit_t = Σ_c w_t · γ ∘ (x_c − mean x_c) / s + w_t · β (+ the unembedding's bias; without
     the means where it is an RMSNorm). What is added for every token alike (biases of the output projections, β) is

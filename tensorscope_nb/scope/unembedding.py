@@ -55,8 +55,8 @@ class Unembedding:
     def check(self, made: Tensor, logits: Tensor, seen: Tensor) -> None:
         """Raises where the way known here does not lead to the model's own logits."""
         seen = seen.to(logits.device)
-        made, there = made[seen].float(), logits[seen].float()
-        gap = float((made - there).abs().max() / there.abs().max().clamp(min=1e-30))
+        off, largest = ((x.abs().amax(-1)[seen].max()) for x in (made - logits, logits))
+        gap = float(off / largest.clamp(min=1e-30))
         if not gap <= tolerance(self.model, 4):
             raise UnsupportedModel(
                 f"the logits of {type(self.model).__name__} are not its final norm and unembedding of the stream (off by "

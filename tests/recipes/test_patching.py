@@ -98,12 +98,19 @@ def test_where_nothing_differs_there_is_no_share_and_it_says_why(scope):
     assert "do not differ" in found["recovered"].attrs["undefined"]
 
 
-def test_shares_of_a_difference_that_is_none_are_cautioned_about(scope):
-    both = patching(
-        scope, A + ts.Samples.tokens(CORRUPT, MASK, task="x"), B + ts.Samples.tokens(CLEAN, MASK, task="x"), sites="z"
-    )
-    said = both["recovered"].attrs
-    assert "holds 0" in said.get("caution", "") or "do not differ" in said.get("undefined", "")
+def test_shares_of_a_difference_that_is_not_sure_are_cautioned_about(scope):
+    effect = scope.rule.per_sample(scope.record(B, "logits")["logits"], A) - scope.losses(A)
+    assert effect.min() < 0 < effect.max()  # the corruption helps some samples and harms others
+    found = patching(scope, A, B, sites="z")
+    holds = bool(found["difference_ci_low"] <= 0 <= found["difference_ci_high"])
+    mean, half = -effect.double().mean(), 2.5705818 * effect.double().std() / 6**0.5
+    assert holds == bool(abs(mean) <= half) and ("caution" in found["recovered"].attrs) == holds
+    before = patching(scope, A, B, sites="z", metric=lambda logits, samples: logits[:, 3, 0])  # of what comes before it differs
+    assert "undefined" in before["recovered"].attrs
+    tiny = ts.load("tiny")
+    clean, corrupt = (ts.datasets.repeats(tiny, n=4, period=8, unrelated=u) for u in (False, True))
+    said = patching(tiny, clean, corrupt, sites="z")["recovered"].attrs
+    assert "caution" not in said and "undefined" not in said
 
 
 def test_the_constructed_circuit_is_recovered_by_its_heads_alone():
@@ -228,6 +235,16 @@ def test_a_classifier_is_patched_by_its_loss():
     clean, corrupt = (ts.Samples.tokens(ids, MASK, labels=labels) for ids in (CLEAN, CORRUPT))
     found = patching(scope, clean, corrupt, sites="resid_pre", layers=[0])["recovered"]
     assert np.allclose(found.sel(position=4), 1, atol=1e-4)
+
+
+def test_a_masked_model_is_patched_by_the_labels_it_is_given():
+    scope = ts.Scope(build("bert"))
+    labels = torch.full_like(CLEAN, -100)
+    labels[:, 2] = CLEAN[:, 2]
+    found = patching(scope, ts.Samples.tokens(CLEAN, MASK, labels=labels), B, sites="resid_pre", layers=[0])["recovered"]
+    assert np.allclose(found.sel(position=4), 1, atol=1e-4)
+    with pytest.raises(ValueError, match="give the clean samples labels"):
+        patching(scope, A, B)
 
 
 @pytest.mark.parametrize(
