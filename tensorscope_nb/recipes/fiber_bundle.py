@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tensorscope_nb.numerics.bundles import FEWEST, LocalTests, Window, gaussian_like
+from tensorscope_nb.numerics.bundles import FEWEST, LocalTests, gaussian_like
 from tensorscope_nb.numerics.many import holm, q_values
 from tensorscope_nb.numerics.neighbours import Distinct
+from tensorscope_nb.recipes.clouds import as_points, check_finite, numbers, window_of
 from tensorscope_nb.recipes.dataset import Variable, dataset
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.work import Work
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 Correction = Literal["holm", "bh"]
 CORRECTIONS = {"holm": ("Holm", holm), "bh": ("Benjamini–Hochberg", q_values)}
-MANY = 20_000  # points, from which on the wider window is taken
 LEAST_RATIO = 2.0  # of the dimensions on both sides of a change that is worth a flag
 
 
@@ -77,9 +77,9 @@ class Bundle:
         seed: int,
         kind: str = "point",
     ) -> None:
-        _check_finite(points, kind)
+        check_finite(points, kind)
         self.distinct = Distinct.of(points)
-        self.window = _window(len(self.distinct.first), k_min, k_max, reach, kind)
+        self.window = window_of(len(self.distinct.first), k_min, k_max, reach, kind)
         self.points, self.of, self.kind, self.seed = points, of, kind, seed
         self.places = torch.unique(self.distinct.place[torch.as_tensor(of)])
         self.tests: LocalTests | None = None
@@ -262,58 +262,10 @@ def fiber_bundle_test(
     (2, 0.0)
     """
     rule = Rule(alpha, correction)
-    cloud = _as_points(points)
+    cloud = as_points(points)
     of = np.arange(len(cloud)) if rows is None else numbers(rows, len(cloud), "rows", "points")
     seed = current().seed if seed is None else seed
     bundle = Bundle(cloud, of, k_min, k_max, reach, surrogate, seed)
     if Work(bundle, "neighbours", progress).run().interrupted:
         raise KeyboardInterrupt
     return bundle.result(rule, "point", of, {"point": of}, alpha=alpha, reach=reach, correction=correction, seed=seed)
-
-
-def numbers(given: Any, n: int, name: str, of: str) -> NDArray[np.integer]:
-    """Different numbers below n, ascending."""
-    found = np.unique(np.asarray(given))
-    if found.ndim != 1 or found.dtype.kind not in "iu" or not len(found):
-        raise ValueError(f"{name} is {given!r}: give whole numbers, at least one")
-    if found[0] < 0 or found[-1] >= n:
-        wrong = found[0] if found[0] < 0 else found[-1]
-        raise ValueError(f"{name} has {wrong}: there are {n} {of}, numbered from 0")
-    return found.astype(np.int64)
-
-
-def _as_points(points: Any) -> Tensor:
-    try:
-        cloud = points.detach() if isinstance(points, Tensor) else torch.as_tensor(np.array(points))
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"points is a {type(points).__name__} that is no array of numbers: give one of shape (n, d)") from error
-    if cloud.ndim != 2 or not cloud.shape[1] or cloud.is_complex() or cloud.dtype == torch.bool:
-        raise ValueError(f"points has shape {tuple(cloud.shape)} and dtype {cloud.dtype}: give real numbers (n, d)")
-    if not cloud.is_floating_point():
-        return cloud.double()
-    return cloud.float() if cloud.dtype in (torch.float16, torch.bfloat16) else cloud
-
-
-def _check_finite(points: Tensor, kind: str) -> None:
-    bad = (~points.isfinite()).any(1).nonzero()[:, 0]
-    if len(bad):
-        raise ValueError(
-            f"{len(bad)} of {len(points)} {kind}s have coordinates that are no finite numbers, the first is number "
-            f"{int(bad[0])}: distances to them mean nothing; mend them or leave them out"
-        )
-
-
-def _window(n: int, k_min: int | None, k_max: int | None, reach: float | None, kind: str) -> Window:
-    usual = (10, 100) if n >= MANY else (1, 50)
-    low, high = (default if given is None else given for default, given in zip(usual, (k_min, k_max), strict=True))
-    for name, value in (("k_min", low), ("k_max", high)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} is {value!r}: give the number of a neighbour, from 1 on")
-    if high - low < FEWEST:
-        raise ValueError(f"k_min={low} and k_max={high} leave {max(high - low, 0)} spacings: the tests need at least {FEWEST}")
-    if high >= n:
-        least = f"pass a k_max below {n}" if n > low + FEWEST else f"they need at least {low + FEWEST + 1}"
-        raise ValueError(f"there are {n} different {kind}s and the tests look at {high} neighbours of each: {least}")
-    if reach is not None and (isinstance(reach, bool) or not isinstance(reach, int | float) or not reach > 0):
-        raise ValueError(f"reach is {reach!r}: give a distance above 0, or None")
-    return Window(int(low), int(high), np.inf if reach is None else float(reach))

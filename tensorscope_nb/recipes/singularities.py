@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from tensorscope_nb.errors import UnsupportedModel
-from tensorscope_nb.recipes.fiber_bundle import Bundle, Correction, Rule, numbers
+from tensorscope_nb.recipes.clouds import numbers
+from tensorscope_nb.recipes.fiber_bundle import Bundle, Correction, Rule
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.samples.tokenize import token_strings
 from tensorscope_nb.settings import current
