@@ -69,15 +69,15 @@ def qk_ov_pairing(
     occurred before, within each query, r of the attention score q_t·k_s (as the model has it, before softmax) and of the direct
     logit of the token that follows t, over the mean logit, by W_O v_s alone, the final norm at its actual scale: what the head
     would write if it looked at s alone. (``weighted`` multiplies by the attention, which rises with the score: inflated.)
-    tanh of the mean over sequences of atanh r, ``ci_low, ci_high`` 95 % Student; ``qk_ov_correlation_null``, the same with targets
-    exchanged between queries of a sequence; ``p_value``, two-sided, that the two are equal; ``q_value`` by BH over heads;
+    tanh of the mean over sequences of atanh r, ``ci_low, ci_high`` 95 % Student; ``qk_ov_correlation_null``, the same with the
+    targets exchanged between queries of a sequence; ``p_value``, two-sided, that the two are equal; ``q_value`` by BH over heads;
     ``[sample] n_queries``.
 
     Errors: UnsupportedModel without heads, without rotary embedding (``offset``) or next token (``samples``); ValueError for
     weights that are not finite. Cost: layers² / 2 products of (heads · d_head) × d_model matrices in single precision (relative
     error about 1e-6); with samples one forward.
     How to read it: sort by ``excess_z``. When not to trust it: weights say what could be read, not what is there to read;
-    ``ablation`` says what matters. Under rotary embeddings a K or Q composition can exist at one ``offset`` and not at another.
+    ``ablation`` says what matters. ``excess_q_value`` takes what is left for normal: see ``circuits``. Under rotary embeddings a K or Q composition can exist at one ``offset`` and not at another.
     In a correlation the first token, where much attention rests, weighs heavily.
 
     >>> import tensorscope_nb as ts
