@@ -77,8 +77,9 @@ def qk_ov_pairing(
     weights that are not finite. Cost: layers² / 2 products of (heads · d_head) × d_model matrices in single precision (relative
     error about 1e-6); with samples one forward.
     How to read it: sort by ``excess_z``. When not to trust it: weights say what could be read, not what is there to read;
-    ``ablation`` says what matters. ``excess_q_value`` takes what is left for normal: see ``circuits``. Under rotary embeddings a K or Q composition can exist at one ``offset`` and not at another.
-    In a correlation the first token, where much attention rests, weighs heavily.
+    ``ablation`` says what matters. ``excess_q_value`` takes what is left for normal: see ``circuits``. Under rotary embeddings a
+    K or Q composition can exist at one ``offset`` and not at another. In a correlation the first token, where much attention
+    rests, weighs heavily.
 
     >>> import tensorscope_nb as ts
     >>> scope = ts.load("tiny")
