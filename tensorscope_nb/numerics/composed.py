@@ -55,8 +55,8 @@ def beyond_the_others(values: Array) -> tuple[Array, Array, Array]:
     """What ``from_the_others`` expects; how far above it in robust standard deviations over the table; the p value of that.
 
     p is Student's upper tail with half of (rows − 1) (columns − 1) degrees of freedom, for what the median absolute deviation
-    knows of the spread: under row and column effects with normal noise BH over all cells then rejects any in .01 to .07 of
-    simulated sets of tables at .05 (3 to 12 rows), where the normal tail has .05 to .17.
+    knows of the spread: under row and column effects with normal noise BH over all cells then rejects any in .01 to .06 of
+    simulated sets of tables at .05 (3 to 12 rows), where the normal tail has .05 to .18. Heavier tails are not allowed for.
     """
     from scipy.stats import t
 

@@ -31,7 +31,7 @@ R = "correlation"
 
 @recipe(
     question="Which heads read what other heads write?",
-    source="Elhage et al. 2021, transformer-circuits.pub/2021/framework",
+    source="Elhage et al. 2021, transformer-circuits.pub/2021/framework; used as in Olsson et al. 2022, arXiv:2209.11895",
     needs=("weights", "scores", "v"),
 )
 def qk_ov_pairing(
@@ -69,16 +69,17 @@ def qk_ov_pairing(
     occurred before, within each query, r of the attention score q_t·k_s (as the model has it, before softmax) and of the direct
     logit of the token that follows t, over the mean logit, by W_O v_s alone, the final norm at its actual scale: what the head
     would write if it looked at s alone. (``weighted`` multiplies by the attention, which rises with the score: inflated.)
-    tanh of the mean over sequences of atanh r, ``ci_low, ci_high`` 95 % Student; ``qk_ov_control``, the same with targets
-    exchanged between queries of a sequence; ``p_value``, two-sided, that the two are equal; ``q_value`` by BH over heads;
+    tanh of the mean over sequences of atanh r, ``ci_low, ci_high`` 95 % Student; ``qk_ov_correlation_null``, the same with the
+    targets exchanged between queries of a sequence; ``p_value``, two-sided, that the two are equal; ``q_value`` by BH over heads;
     ``[sample] n_queries``.
 
     Errors: UnsupportedModel without heads, without rotary embedding (``offset``) or next token (``samples``); ValueError for
     weights that are not finite. Cost: layers² / 2 products of (heads · d_head) × d_model matrices in single precision (relative
     error about 1e-6); with samples one forward.
     How to read it: sort by ``excess_z``. When not to trust it: weights say what could be read, not what is there to read;
-    ``ablation`` says what matters. Under rotary embeddings a K or Q composition can exist at one ``offset`` and not at another.
-    In a correlation the first token, where much attention rests, weighs heavily.
+    ``ablation`` says what matters. ``excess_q_value`` takes what is left for normal: see ``circuits``. Under rotary embeddings a
+    K or Q composition can exist at one ``offset`` and not at another. In a correlation the first token, where much attention
+    rests, weighs heavily.
 
     >>> import tensorscope_nb as ts
     >>> scope = ts.load("tiny")
@@ -115,7 +116,7 @@ def qk_ov_pairing(
         result["excess"].attrs["reason"] = f"{anatomy.n_heads} heads in a layer: a median of the others takes {LEAST}"
     if samples is not None:
         interval = f"95 % Student interval over {len(samples)} sequences"
-        result["qk_ov_correlation"].attrs |= {"interval": interval, "p_value": "that it equals qk_ov_control"}
+        result["qk_ov_correlation"].attrs |= {"interval": interval, "p_value": "that it equals qk_ov_correlation_null"}
     return result
 
 
@@ -174,13 +175,13 @@ def _beside_the_others(composition: Array) -> tuple[Array, Array, Array]:
 def _correlations(right: Array, others: Array) -> dict[str, Variable]:
     p = t_test(fisher(right) - fisher(others))
     r, low, high = correlation_interval(right)
-    control = correlation_interval(others)[0]
+    null = correlation_interval(others)[0]
     words = "attention score with the direct logit of the next token"
     return {
         "qk_ov_correlation": (BY_HEAD, r, words, R),
         "ci_low": (BY_HEAD, low, f"{words}, lower end of the 95 % interval", R),
         "ci_high": (BY_HEAD, high, f"{words}, upper end of the 95 % interval", R),
-        "qk_ov_control": (BY_HEAD, control, "attention score with the direct logit of other queries' next tokens", R),
-        "p_value": (BY_HEAD, p, "p of a difference from the control", ""),
-        "q_value": (BY_HEAD, q_values(p), "q of a difference from the control, over all heads", ""),
+        "qk_ov_correlation_null": (BY_HEAD, null, "attention score with the direct logit of other queries' next tokens", R),
+        "p_value": (BY_HEAD, p, "p of a difference from the null", ""),
+        "q_value": (BY_HEAD, q_values(p), "q of a difference from the null, over all heads", ""),
     }

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta, ortho_group
 
-from tensorscope_nb.numerics.composed import chance, from_the_others, tail
+from tensorscope_nb.numerics.composed import beyond_the_others, chance, from_the_others, tail
+from tensorscope_nb.numerics.many import q_values
 
 SPECTRA = {  # squared singular values
     "one": ([1.0], [1.0]),
@@ -94,3 +95,34 @@ def test_rows_and_columns_that_are_missing_are_left_out():
     assert np.allclose(found[np.ix_([0, 2, 3, 5], [0, 1, 2, 4, 5])], from_the_others(table))
     assert np.isnan(found[1]).all() and np.isnan(found[:, 3]).all()
     assert np.isnan(from_the_others(table[:2])).all()
+
+
+def named(rng, heads, layers, n, noise):
+    """The share of simulated models without circuits in which BH rejects for some cell."""
+    pairs, found = layers * (layers - 1) // 2, 0
+    for _ in range(n):
+        effects = rng.normal(size=(pairs, heads, 1)) + rng.normal(size=(pairs, 1, 3 * heads))
+        found += (q_values(beyond_the_others(effects + noise((pairs, heads, 3 * heads)))[2]) <= 0.05).any()
+    return found / n
+
+
+@pytest.mark.parametrize(("heads", "layers", "n"), [(3, 2, 600), (4, 2, 600), (4, 4, 400), (8, 2, 400), (8, 6, 200)])
+def test_beyond_effects_of_rows_and_columns_normal_noise_names_few(heads, layers, n):
+    rng = np.random.default_rng(100 * heads + layers)
+    assert named(rng, heads, layers, n, lambda shape: rng.normal(size=shape)) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / n)
+
+
+def test_heavy_tails_name_more_than_the_level_as_is_stated():
+    rng = np.random.default_rng(5)
+    heavy = lambda shape: rng.standard_t(5, size=shape)
+    assert named(rng, 3, 2, 400, heavy) < 0.1 and named(rng, 8, 6, 40, heavy) > 0.8
+
+
+def test_what_is_beyond_does_not_depend_on_the_scale_and_finds_what_is_planted():
+    rng = np.random.default_rng(6)
+    table = rng.normal(size=(1, 6, 18))
+    table[0, 2, 7] += 12
+    expected, z, p = beyond_the_others(table)
+    scaled = beyond_the_others(3 * table + 5)
+    assert np.allclose(scaled[1], z) and np.allclose(scaled[2], p) and np.allclose(scaled[0], 3 * expected + 5)
+    assert np.unravel_index(z.argmax(), z.shape) == (0, 2, 7) and p[0, 2, 7] < 1e-6

@@ -106,7 +106,7 @@ def test_the_induction_head_of_a_model_built_by_hand_looks_where_it_helps():
     found = ts.recipes.qk_ov_pairing(scope, samples).sel(head=0)
     # one key of each query scores, and it alone writes the right token
     assert found["qk_ov_correlation"].sel(layer=1).item() > 0.99 and found["q_value"].sel(layer=1).item() < 1e-4
-    assert abs(found["qk_ov_control"].sel(layer=1).item()) < 0.2
+    assert abs(found["qk_ov_correlation_null"].sel(layer=1).item()) < 0.2
     assert found["n_queries"].values.tolist() == [9] * 6
 
 
@@ -114,7 +114,7 @@ def test_heads_of_the_packaged_model():
     scope = ts.load("tiny")
     found = ts.recipes.qk_ov_pairing(scope, ts.datasets.repeats(scope, n=8))
     induction = ts.recipes.induction_heads(scope)["is_induction"].values
-    r, control = found["qk_ov_correlation"].values, found["qk_ov_control"].values
+    r, control = found["qk_ov_correlation"].values, found["qk_ov_correlation_null"].values
     assert (found["ci_low"].values[induction] > 0.02).all() and (np.abs(r[~induction]) < 0.03).all()
     assert (np.abs(control) < 0.03).all()
     assert (found["q_value"].values[induction] < 0.01).all()
@@ -131,7 +131,7 @@ def test_padding_and_chunks_change_nothing():
     plain = ts.recipes.qk_ov_pairing(scope, ids)
     for other in (padded, left):
         found = ts.recipes.qk_ov_pairing(scope, other, chunk=1)
-        for name in ("qk_ov_correlation", "qk_ov_control", "p_value", "n_queries"):
+        for name in ("qk_ov_correlation", "qk_ov_correlation_null", "p_value", "n_queries"):
             assert np.allclose(plain[name], found[name], atol=1e-4), name
 
 

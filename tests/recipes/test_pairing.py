@@ -142,6 +142,17 @@ def test_blocks_of_layers_give_the_same():
             assert pairing(model).drop_attrs().equals(whole.drop_attrs())
 
 
+def test_each_layer_is_taken_apart_once_as_a_source_whatever_the_memory(monkeypatch):
+    from tensorscope_nb.recipes import composition
+
+    counted = []
+    once = composition.written
+    monkeypatch.setattr(composition, "written", lambda weights: counted.append(1) or once(weights))
+    with ts.options(memory=1):
+        pairing(random_gpt2(n_layer=5))
+    assert len(counted) == 4  # and the last layer never
+
+
 def test_a_long_post_norm_model_gives_the_same_in_blocks():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
