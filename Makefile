@@ -9,7 +9,9 @@ BUNDLE := tensorscope_nb/static/widgets.js
 MODULES := widgets/node_modules/.package-lock.json
 OVERRIDES := $(VENV)/share/jupyter/lab/settings/overrides.json
 FRONT_END := $(shell find widgets -path widgets/node_modules -prune -o -type f -print 2>/dev/null)
-SECOND := curvlinops-for-pytorch hessian-eigenthings einconv einops linear_operator opt_einsum
+SECOND := curvlinops-for-pytorch hessian-eigenthings einconv einops linear_operator opt_einsum \
+	transformer-lens jaxtyping datasets multiprocess pyarrow dill xxhash \
+	pytorch-cka repsim rsatoolbox scikit-dimension scikit-learn scikit-image lazy-loader joblib threadpoolctl narwhals numba llvmlite
 INSTALL := $(BIN)/python -m pip install -c constraints.txt
 # Where the machine has no Node.js, one is installed into the venv.
 WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"

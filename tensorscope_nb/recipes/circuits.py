@@ -89,9 +89,9 @@ def _induction(heads: xr.Dataset, kind: Array, source: Array, target: Array) -> 
         "source_previous_token": (
             ("circuit",),
             of("previous_token", source),
-            "source: attention to the token before",
+            "source looks one back",
             share,
         ),
-        "target_prefix_matching": (("circuit",), of("prefix_matching", target), "target: prefix matching", share),
+        "target_prefix_matching": (("circuit",), of("prefix_matching", target), "target matches prefixes", share),
         "is_induction_circuit": (("circuit",), by_name, "previous-token head read by an induction head", ""),
     }

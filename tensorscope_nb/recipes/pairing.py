@@ -108,6 +108,8 @@ def qk_ov_pairing(
     variables["copying_eigen_chance"] = (BY_HEAD, copies.chance, "copying by eigenvalues, standard deviation by chance", "")
     result = dataset(variables, coords, **said)
     result["composition"].attrs |= {"null": "independent subspaces, uniformly oriented", "bounds": [0.0, 1.0]}
+    for variable in (v for v in result.data_vars.values() if v.dims == PAIRS):
+        variable.attrs["nan"] = "the target cannot read the source"
     if copies.reason:
         result["copying_eigen"].attrs["reason"] = copies.reason
     if anatomy.n_layers < 2:
@@ -151,12 +153,12 @@ def _pair_variables(found: Compositions, anatomy: Anatomy) -> dict[str, Variable
     tables: dict[str, tuple[Array, str, str]] = {
         "composition": (composition, "composition", ""),
         "null": (null, "composition by chance, root mean square", ""),
-        "composition_z": (z, "squared composition above chance", "standard deviations"),
+        "composition_z": (z, "above chance", "standard deviations"),
         "composition_p_value": (p, "p of a composition above chance", ""),
         "composition_q_value": (q_values(p), "q of a composition above chance, over all pairs", ""),
-        "expected": (expected, "composition that the two heads' others lead to expect", ""),
-        "excess": (composition - expected, "composition above that of the two heads with others", ""),
-        "excess_z": (excess_z, "composition above that of the two heads with others", "standard deviations"),
+        "expected": (expected, "expected of the two heads", ""),
+        "excess": (composition - expected, "excess over what is expected", ""),
+        "excess_z": (excess_z, "excess", "standard deviations"),
         "excess_q_value": (q_values(excess_p), "q of such an excess, over all pairs", ""),
     }
     n = anatomy.n_layers * anatomy.n_heads
