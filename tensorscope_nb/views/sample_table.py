@@ -33,6 +33,8 @@ class SampleTable(View):
     SampleTable(loss)
     """
 
+    may_be_empty = True
+
     def __init__(
         self,
         ds: Any,
