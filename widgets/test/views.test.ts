@@ -44,6 +44,13 @@ test("as many rows as columns make a square, also of many cells", () => {
   }
 });
 
+test("two rows of many columns are rows that can be read and hit", () => {
+  const { cell, line } = gridShape(600, 2, 192, { rowLabels: ["0", "1"], columnLabels: ["0"], square: true });
+  expect(cell).toBeLessThan(4);
+  expect(line).toBe(14);
+  expect(gridShape(600, 100, 192, { square: true }).line).toBeLessThan(6);
+});
+
 test("neighbouring cells are outlined together", () => {
   expect(runs([5, 1, 0, 2])).toEqual([[0, 2], [5, 5]]);
 });
