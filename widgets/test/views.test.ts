@@ -138,6 +138,8 @@ test("the name at a line's end is short", () => {
   expect(shortName([["layer", 1], ["head", 2], ["block", "V"]])).toBe("1.2 V");
   expect(shortName([["module", "transformer.h.0.attn.c_proj"]])).toBe("0.attn.c_proj");
   expect(shortName([["layer", 1]])).toBe("layer 1");
+  expect(shortName([["kind", "K"], ["source", "0.0"], ["target", "1.2"]])).toBe("K 0.0 → 1.2");
+  expect(shortName([["source", "0.0"]])).toBe("source 0.0");
 });
 
 test("over another number than time there is a line at the checkpoint of the Focus, or one at its layer", () => {
