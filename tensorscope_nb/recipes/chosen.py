@@ -12,7 +12,10 @@ def chosen(given: Sequence[int] | None, name: str, n: int) -> list[int]:
         return list(range(n))
     if isinstance(given, str | int):
         raise TypeError(f"{name} is {given!r}: give a list of numbers, such as [0, 1]")
-    numbers = [operator.index(i) for i in given]
+    try:
+        numbers = [operator.index(i) for i in given]
+    except TypeError:
+        raise TypeError(f"{name} is {given!r}: give a list of numbers, such as [0, 1]") from None
     if not numbers or len(set(numbers)) < len(numbers):
         raise ValueError(f"{name} is {numbers}: name at least one, and each once")
     for i in numbers:

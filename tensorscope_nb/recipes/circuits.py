@@ -72,6 +72,8 @@ def _check(ds: xr.Dataset, n: int | None, alpha: float) -> None:
 
 
 def _induction(heads: xr.Dataset, kind: Array, source: Array, target: Array) -> dict[str, Variable]:
+    if not isinstance(heads, xr.Dataset):
+        raise TypeError(f"heads takes the result of induction_heads, and a {type(heads).__name__} came")
     wanted = ("previous_token", "previous_token_ci_low", "prefix_matching", "is_induction")
     if missing := [name for name in wanted if name not in heads]:
         raise LookupError(f"heads has no {missing[0]}: give the result of induction_heads")

@@ -265,7 +265,7 @@ def _variables(
     }
     said: dict[str, str] = {}
     if np.isnan(ratio[0]).all():
-        said["undefined"] = "clean and corrupt do not differ in the metric: there is nothing to recover"
+        said["undefined"] = said["nan"] = "clean and corrupt do not differ in the metric: there is nothing to recover"
     for name, values in (("clean", clean), ("corrupt", corrupt), ("difference", clean - corrupt)):
         words = f"metric of the {name} run" if name != "difference" else "metric of the clean run minus that of the corrupt one"
         mean, low, high = t_interval(values)

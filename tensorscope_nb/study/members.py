@@ -14,6 +14,7 @@ from tensorscope_nb.models import Checkpoints
 from tensorscope_nb.scope import Scope
 
 FILL: dict[str, Any] = {"f": np.nan, "i": -1, "b": False, "O": ""}  # where a pair was not looked at
+TEXTS = ("token", "corrupt_token")  # of the samples, whichever model reads them
 OWN = ("model", "weights", "seconds", "n_weights", "by_reference", "undefined")  # what each model says of itself
 
 
@@ -47,6 +48,7 @@ class Members:
             joined = xr.concat(_of_all_pairs(results), index, join="exact", combine_attrs="override")
         except xr.AlignmentError as error:
             raise ValueError(_apart(results, self.dimension)) from error
+        joined = joined.assign({name: results[0][name] for name in TEXTS if _alike(results, name)})
         said = [json.loads(result.attrs["tensorscope"]) for result in results]
         members = [{key: member[key] for key in OWN if key in member} for member in said]
         common = {key: value for key, value in said[0].items() if key not in OWN}
@@ -63,6 +65,11 @@ class Members:
         along = [str(name) for name, v in joined.data_vars.items() if self.dimension in v.dims and v.dtype.kind in "biuf"]
         numbers = joined.assign({name: joined[name].astype(float) for name in along})
         return numbers.reindex({self.dimension: np.array(self.coordinates)})
+
+
+def _alike(results: Sequence[xr.Dataset], name: str) -> bool:
+    """Whether a variable is there, and the same for all members."""
+    return name in results[0].data_vars and all(name in r and r[name].equals(results[0][name]) for r in results)
 
 
 def _apart(results: Sequence[xr.Dataset], dimension: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any, TypeGuard
+from typing import Any, ClassVar, TypeGuard
 
 import anywidget
 import traitlets as t
 
-from tensorscope_nb.views.cube import REDUCTIONS, Cube
+from tensorscope_nb.views.cube import REDUCTIONS, Cube, dims_text
 from tensorscope_nb.views.focus import Focus, FocusModel
 from tensorscope_nb.views.runtime import STUB, runtime
 
@@ -25,6 +25,8 @@ class View(anywidget.AnyWidget):
     """
 
     _esm = STUB
+    #: A table without rows is an answer, a picture without values is none.
+    may_be_empty: ClassVar[bool] = False
     kind = t.Unicode().tag(sync=True)
     runtime = anywidget.WidgetTrait().tag(sync=True)
     focus_model = anywidget.WidgetTrait().tag(sync=True)
@@ -39,6 +41,9 @@ class View(anywidget.AnyWidget):
             raise TypeError(f"focus= takes a Focus, such as the .focus of another view; {type(focus).__name__} came")
         if options.get("reduce") not in (None, *REDUCTIONS):
             raise ValueError(f"reduce= takes {', '.join(REDUCTIONS)}; {options['reduce']!r} came")
+        wire = cube.data["variables"].get(variable) if cube is not None else None
+        if wire is not None and 0 in wire["shape"] and not self.may_be_empty:
+            raise ValueError(f"{variable} {dims_text(wire['dims'], wire['shape'])} has no values to show")
         self._focus = Focus() if focus is None else focus
         shown = {name: value for name, value in options.items() if value is not None}
         super().__init__(

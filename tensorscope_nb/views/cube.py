@@ -83,7 +83,7 @@ class Cube(anywidget.AnyWidget):
         return sum(v["data"].nbytes for v in self.data["variables"].values() if isinstance(v["data"], memoryview))
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name} {_dims_text(v['dims'], v['shape'])}" for name, v in self.data["variables"].items())
+        shown = ", ".join(f"{name} {dims_text(v['dims'], v['shape'])}" for name, v in self.data["variables"].items())
         return f"Cube({shown}, {self.nbytes} bytes)"
 
 
@@ -129,8 +129,6 @@ def encode(ds: xr.Dataset, name: str, budget: int = PATTERN_BUDGET) -> dict[str,
     half = pattern and not parts_of([str(d) for d in array.dims])
     dtype, values = _typed(name, np.asarray(array.values), half=half)
     dims, shape = [str(d) for d in array.dims], list(array.shape)
-    if array.size == 0:
-        raise ValueError(f"{name} {_dims_text(dims, shape)} has no values to show")
     size = values.nbytes if isinstance(values, memoryview) else sum(len(v) for v in values)
     limit = budget if pattern else MOST
     if size > limit:
@@ -138,7 +136,7 @@ def encode(ds: xr.Dataset, name: str, budget: int = PATTERN_BUDGET) -> dict[str,
         keep = max(1, int(limit / size * array.sizes[longest]))
         weight = f"weighs {size / MEGABYTE:.1f} MB in the page, over the budget of {limit / MEGABYTE:.1f} MB"
         raise ValueError(
-            f"{name} {_dims_text(dims, shape)} {weight}: show a part of it, ds.isel({longest}=slice({keep}))"
+            f"{name} {dims_text(dims, shape)} {weight}: show a part of it, ds.isel({longest}=slice({keep}))"
             + (", or raise budget=" if pattern else "")
         )
     attrs: dict[str, Any] = {key: str(array.attrs[key]) for key in WORDS if key in array.attrs}
@@ -199,5 +197,6 @@ def _digest(wire: dict[str, Any]) -> bytes:
     return hashlib.blake2b(content, key=hashlib.blake2b(head, digest_size=32).digest(), digest_size=16).digest()
 
 
-def _dims_text(dims: Iterable[str], shape: Iterable[int]) -> str:
+def dims_text(dims: Iterable[str], shape: Iterable[int]) -> str:
+    """Dimensions and their sizes, for people."""
     return f"[{', '.join(f'{d} {n}' for d, n in zip(dims, shape, strict=True))}]"

@@ -6,7 +6,7 @@ import math
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
 from typing import TYPE_CHECKING, Any
 
 import anywidget
@@ -54,6 +54,8 @@ class Focus:
     >>> del focus["layer"]
     >>> "layer" in focus
     False
+    >>> dict(focus)
+    {'head': [2, 3]}
     """
 
     def __init__(self, **selections: Any) -> None:
@@ -94,6 +96,10 @@ class Focus:
 
     def __len__(self) -> int:
         return len(self.model.cursor)
+
+    def keys(self) -> KeysView[str]:
+        """The dimensions along which something is selected, so that ``dict(focus)`` is what is selected."""
+        return self.cursor.keys()
 
     def update(self, selections: Mapping[str, Any]) -> None:
         """Set several selections in one message; None clears one."""

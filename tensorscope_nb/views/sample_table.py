@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.views.base import View
 from tensorscope_nb.views.cube import Cube, dataset_of
-from tensorscope_nb.views.fields import came, companions, dims_of, is_companion, travelling
+from tensorscope_nb.views.fields import TOKENS, came, companions, dims_of, is_companion, travelling
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.partial import least_complete
 
@@ -32,6 +32,8 @@ class SampleTable(View):
     >>> SampleTable(ds)
     SampleTable(loss)
     """
+
+    may_be_empty = True
 
     def __init__(
         self,
@@ -77,12 +79,12 @@ class SampleTable(View):
 
 
 def _columns(ds: xr.Dataset, by: str) -> list[str]:
-    """Text and task first, then what there is for every sample, then what is sliced at the Focus."""
+    """Text and task first, then what there is for every sample, then what is sliced at the Focus; no means of token ids."""
     texts = [n for n in TEXTS if n in ds.variables and dims_of(ds, n) == (by,)]
     plain = [str(n) for n, v in ds.data_vars.items() if dims_of(ds, str(n)) == (by,) and v.dtype.kind in "biufOUST"]
     sliced = [
         str(n) for n, v in ds.data_vars.items()
-        if v.dtype.kind in "iuf" and by in v.dims and v.ndim > 1 and set(map(str, v.dims)) <= {by, *SLICED}
+        if v.dtype.kind in "iuf" and n not in TOKENS and by in v.dims and v.ndim > 1 and set(map(str, v.dims)) <= {by, *SLICED}
     ]  # fmt: skip
     return list(dict.fromkeys([*texts, *(n for n in [*plain, *sliced] if not is_companion(n))]))
 

@@ -269,6 +269,7 @@ def test_models_that_do_not_add_up_in_the_open_are_refused(name, says):
         ({"layers": []}, ValueError, "name at least one"),
         ({"heads": [1, 1]}, ValueError, "each once"),
         ({"layers": "1"}, TypeError, "layers is '1': give a list"),
+        ({"heads": ["a"]}, TypeError, r"heads is \['a'\]: give a list of numbers"),
         ({"relative": "row"}, ValueError, "relative is 'row': choose True"),
     ],
 )

@@ -387,6 +387,7 @@ def test_bad_input_is_one_clear_line():
         (lambda ds: ts.recipes.circuits(ds, 0), ValueError, "n is 0: ask for at least 1 circuit"),
         (lambda ds: ts.recipes.circuits(ds, alpha=2), ValueError, "alpha is 2: give a rate between 0 and 1"),
         (lambda ds: ts.recipes.circuits(ds, heads=ds), LookupError, "heads has no previous_token"),
+        (lambda ds: ts.recipes.circuits(ds, heads="1.1"), TypeError, "heads takes the result of induction_heads, and a str came"),
     ],
 )
 def test_circuits_says_what_is_wrong(call, error, says):

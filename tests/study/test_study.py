@@ -4,6 +4,7 @@ import torch
 from tiny_models import random_gpt2
 
 import tensorscope_nb as ts
+from tensorscope_nb.study.members import Members
 
 IDS = torch.randint(50, (3, 9), generator=torch.Generator().manual_seed(1))
 INDUCTION = ts.recipes.induction_heads.using(period=6, n_sequences=2, token_range=(1, 50), bos=0)
@@ -29,6 +30,18 @@ def test_checkpoints_carry_their_training_step():
     assert joined["checkpoint"].values.tolist() == list(ts.checkpoints("tiny").steps)
     alone = ts.recipes.induction_heads(ts.load("tiny", checkpoint=1000), n_sequences=2)
     assert np.allclose(joined["prefix_matching"].sel(checkpoint=1000), alone["prefix_matching"])
+
+
+def test_tokens_are_of_the_samples_and_not_of_the_models_unless_they_read_them_as_others():
+    tiny = ts.load("tiny")
+    joined = ts.Study({"a": tiny, "b": ts.load("tiny", seed=1)}, IDS).run(ts.recipes.logit_lens)["logit_lens"]
+    assert joined["token"].dims == ("sample", "position") and joined["top_token_text"].dims[0] == "model"
+    assert joined["token"].values.tolist() == ts.recipes.logit_lens(tiny, IDS)["token"].values.tolist()
+    assert ts.view(joined).options["tokens"] == "token"
+    one = ts.recipes.logit_lens(tiny, IDS)
+    other = one.assign(token=one["token"] + "'")
+    apart = Members("model", ["a", "b"], []).joined([one, other])["token"]
+    assert apart.dims == ("model", "sample", "position") and (apart.sel(model="b") == other["token"]).all()
 
 
 @pytest.mark.parametrize(

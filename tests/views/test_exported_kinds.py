@@ -134,6 +134,18 @@ def test_all_kinds_follow_one_focus_without_a_kernel(page_of: Any) -> None:
     assert page.problems == []
 
 
+def test_bars_show_what_they_are_compared_with(page_of: Any) -> None:
+    ds = layers()
+    ds = ds[["cosine"]].assign(null=("layer", np.full(ds.sizes["layer"], 0.4)))
+    ds["cosine"].attrs["null"] = "random directions"
+    page = page_of(ts_view(ds, "cosine") | ts_view(ds[["cosine"]], "cosine"))
+    with_null, without = page.locator("[data-ts-view=LayerBars]").all()
+    assert with_null.get_by_text("null: random directions").is_visible()
+    assert not without.get_by_text("null").count()
+    assert with_null.locator("canvas").screenshot() != without.locator("canvas").screenshot()
+    assert page.problems == []
+
+
 def test_a_header_compares_switches_and_saves_a_picture(page_of: Any) -> None:
     page = page_of(HeadGrid(heads(), compare=(600, 3000)) & AttentionPattern(patterns()) & Spectrum(eigenvalues()))
     grid = page.locator("[data-ts-view=HeadGrid]")

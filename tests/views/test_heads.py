@@ -36,6 +36,13 @@ def test_the_view_of_circuits_is_a_table_with_the_strongest_first() -> None:
         SampleTable(circuit_rows(), by="circuit", sort="zz")
 
 
+def test_where_no_circuit_stands_out_the_table_has_no_rows_and_stands_beside_the_others() -> None:
+    none = circuit_rows().isel(circuit=slice(0))
+    both = view(composition()) & view(none)
+    table = both.parts[-1]
+    assert isinstance(table, SampleTable) and table.cube.data["dims"] == {"circuit": 0}
+
+
 def test_the_view_of_an_attribution_is_the_pattern_and_the_parts_of_a_cell() -> None:
     ds = attribution()
     pattern, bars = view(ds).parts

@@ -205,6 +205,14 @@ def test_the_table_takes_texts_and_what_every_sample_has() -> None:
     assert table.cube.data["variables"]["text"]["dtype"] == "text"
 
 
+def test_the_table_has_no_means_of_token_ids() -> None:
+    ids = samples().assign(top_token=(("sample", "position"), np.ones((samples().sizes["sample"], 3), int)))
+    ids["entropy"] = (("sample", "position"), np.ones(ids["top_token"].shape))
+    columns = SampleTable(ids).options["columns"]
+    assert "entropy" in columns and "top_token" not in columns
+    assert SampleTable(ids, ["top_token"]).options["columns"] == ["top_token"]  # unless it is asked for
+
+
 class StudyLike:
     def __init__(self, **results: xr.Dataset) -> None:
         self.results = results

@@ -19,10 +19,3 @@ test("cells with words are as wide as these need, unless there are too many", ()
   expect(shape(64, false).width).toBeLessThanOrEqual(500);
   expect(shape(400, true).width).toBeLessThanOrEqual(500);
 });
-
-test("few rows of very many columns can still be seen, and square tables stay square", () => {
-  const shape = (rows: number, columns: number) => gridShape(400, rows, columns, { square: true });
-  expect(shape(2, 192).line).toBe(14);
-  expect(shape(2, 192).width).toBeLessThanOrEqual(400);
-  expect(shape(64, 64).line).toBe(shape(64, 64).cell);
-});

@@ -44,6 +44,13 @@ test("as many rows as columns make a square, also of many cells", () => {
   }
 });
 
+test("two rows of many columns are rows that can be read and hit", () => {
+  const { cell, line } = gridShape(600, 2, 192, { rowLabels: ["0", "1"], columnLabels: ["0"], square: true });
+  expect(cell).toBeLessThan(4);
+  expect(line).toBe(14);
+  expect(gridShape(600, 100, 192, { square: true }).line).toBeLessThan(6);
+});
+
 test("neighbouring cells are outlined together", () => {
   expect(runs([5, 1, 0, 2])).toEqual([[0, 2], [5, 5]]);
 });
@@ -131,6 +138,8 @@ test("the name at a line's end is short", () => {
   expect(shortName([["layer", 1], ["head", 2], ["block", "V"]])).toBe("1.2 V");
   expect(shortName([["module", "transformer.h.0.attn.c_proj"]])).toBe("0.attn.c_proj");
   expect(shortName([["layer", 1]])).toBe("layer 1");
+  expect(shortName([["kind", "K"], ["source", "0.0"], ["target", "1.2"]])).toBe("K 0.0 → 1.2");
+  expect(shortName([["source", "0.0"]])).toBe("source 0.0");
 });
 
 test("over another number than time there is a line at the checkpoint of the Focus, or one at its layer", () => {

@@ -50,6 +50,19 @@ export function whisker(c: Context, theme: Theme, x0: number, x1: number, y: num
   }
 }
 
+/** A value to compare with. */
+export function tick(c: Context, theme: Theme, x: number, y: number, half: number): void {
+  if (!Number.isFinite(x)) return;
+  for (const [colour, width] of [[theme.paper, 4], [theme.ink, 1.6]] as const) {
+    c.strokeStyle = colour;
+    c.lineWidth = width;
+    c.beginPath();
+    c.moveTo(x, y - half);
+    c.lineTo(x, y + half);
+    c.stroke();
+  }
+}
+
 export function dot(c: Context, theme: Theme, x: number, y: number, radius = 2): void {
   if (!Number.isFinite(x)) return;
   c.beginPath();

@@ -71,8 +71,7 @@ export function gridShape(width: number, rows: number, columns: number, looks?: 
   const whole = (size: number) => (size >= 2 ? Math.floor(size) : size);
   const worded = looks?.worded && columns <= WORDS;
   const widest = worded ? Math.max(WORD, Math.floor(Math.min(96, room / columns))) : whole(fitting);
-  const flat = columns > 4 * rows; // few rows of very many columns would be a hairline
-  const tallest = worded ? 22 : looks?.square ? (flat ? Math.max(14, widest) : widest) : Math.max(5, Math.min(46, Math.round(widest * 0.8)));
+  const tallest = worded ? 22 : looks?.square ? (rows === columns ? widest : Math.max(widest, NARROW)) : Math.max(5, Math.min(46, Math.round(widest * 0.8)));
   const most = looks?.square && rows === columns ? 660 : 560;
   const line = Math.min(tallest, whole(most / rows));
   // what is as long as it is wide looks like it

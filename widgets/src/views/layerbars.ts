@@ -14,7 +14,7 @@ import { linear, type Scale } from "../core/scale";
 import { choice } from "../core/select";
 import { extent, pooledDims } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
-import { bar, dot, whisker } from "./bars";
+import { bar, dot, tick, whisker } from "./bars";
 
 const BOTTOM = 38;
 
@@ -53,6 +53,7 @@ export const layerBars: Kind = (stage: Stage) => {
       const inner = others();
       reading = stage.measure(variable, [dim], inner);
       const { low, high, notes } = reading;
+      const chance = reading.difference ? undefined : reading.reference;
       const spread = pooledDims(cube, variable, [dim], stage.cursor(), inner).filter((d) => inner.includes(d));
       const each = spread.length === 1 && cube.dims[spread[0]] <= 64 ? stage.measure(variable, [dim, spread[0]]).values : null;
       const width = stage.width();
@@ -60,7 +61,7 @@ export const layerBars: Kind = (stage: Stage) => {
       const names = values.map(String);
       const left = Math.max(34, Math.min(150, Math.max(...names.map((n) => n.length)) * 6.4 + 24));
       const box: Frame = { left, top: 2, right: width - 14, bottom: 2 + values.length * line };
-      const reach = extent([...reading.values, ...(low ?? []), ...(high ?? []), ...(each ?? []), 0]);
+      const reach = extent([...reading.values, ...(low ?? []), ...(high ?? []), ...(each ?? []), ...(chance ?? []), 0]);
       const domain = airy(reach);
       const scale: Scale = linear(domain, [box.left, box.right]);
 
@@ -71,6 +72,7 @@ export const layerBars: Kind = (stage: Stage) => {
       const marks = statusMarks(reading, { undecided: "hatched", insignificant: "hatched" });
       if (low && high) marks.unshift({ look: "whisker", text: "interval" });
       if (each) marks.unshift({ look: "dot", text: `single ${spread[0]}s` });
+      if (chance && [...chance].some(Number.isFinite)) marks.push({ look: "notch", text: variable.words.null ? `null: ${variable.words.null}` : "null" });
       // where what is selected comes from
       const from = dim === "layer" ? sources({ ...focus.cursor, ...focus.hover }).map((p) => values.indexOf(p.layer)).filter((i) => i >= 0) : [];
       if (from.length) marks.push({ look: "dashed", text: `layer of the source ${asList(focus.hover.source ?? focus.cursor.source).join(", ")}` });
@@ -93,6 +95,7 @@ export const layerBars: Kind = (stage: Stage) => {
           const n = each.length / values.length;
           for (let k = 0; k < n; k++) dot(c, theme, scale(each[i * n + k]), at.y);
         }
+        if (chance) tick(c, theme, scale(chance[i]), at.y, line / 2 - 1);
         if (low && high) whisker(c, theme, scale(low[i]), scale(high[i]), at.y, Math.min(4, line / 4));
         c.font = `${on ? 600 : 400} 11px ${theme.font}`;
         c.fillStyle = theme.ink;

@@ -101,10 +101,12 @@ export function commonName(names: string[]): string {
   return (last >= first ? words[0].slice(-last) : words[0].slice(0, first)).join(" ");
 }
 
-/** A line by its place, short: "1.2" for layer 1, head 2, and the last steps of a module's path. */
+/** A line by its place, short: "1.2" for layer 1, head 2, "K 0.0 → 1.2" for a pair of heads, and the last steps of a module's path. */
 export function shortName(place: Line["place"]): string {
   const [first, second, ...rest] = place;
   const words = (d: string, v: unknown) => (d === "module" ? String(v).split(".").slice(-3).join(".") : `${d} ${valueText(v)}`);
   if (first?.[0] === "layer" && second?.[0] === "head") return [`${first[1]}.${second[1]}`, ...rest.map(([, v]) => String(v))].join(" ");
+  const { source, target, ...others } = Object.fromEntries(place);
+  if (source !== undefined && target !== undefined) return [...Object.values(others), source, "→", target].map(String).join(" ");
   return place.map(([d, v]) => words(d, v)).join(", ");
 }
