@@ -223,3 +223,26 @@ def test_the_interval_sees_what_is_there():
     rng = np.random.default_rng(0)
     found = [cka([x], [y], np.arange(64)).low[0, 0] for x, y in (simulated(rng, 64, 0.5, 0.5, 1, 0) for _ in range(60))]
     assert np.mean(np.array(found) > 0) > 0.8
+
+
+@pytest.mark.parametrize("shape", ["equidistant", "one apart"])
+def test_a_kernel_of_which_nothing_is_left_has_no_number_and_not_that_of_its_rounding(shape):
+    turn, x = np.linalg.qr(np.random.default_rng(0).normal(size=(24, 24)))[0], rows()[0]
+    flat = np.eye(24) if shape == "equidistant" else np.outer(np.arange(24) == 3, turn[0]) + 1
+    flat, turned = flat.astype(np.float32), (flat @ turn).astype(np.float32)
+    found = cka([*x, flat, turned], [flat, *x], ALONE)
+    assert found.has_x.tolist() == [True, True, False, False] and found.has_y.tolist() == [False, True, True]
+    for values in (found.value, found.low, found.high):
+        assert np.isnan(values[2:]).all() and np.isnan(values[:, 0]).all() and np.isfinite(values[:2, 1:]).all()
+    if shape == "equidistant":  # without the pairs of a row with itself; with them it is the alignment of what was turned
+        assert cka([flat], [turned], ALONE, unbiased=False).value[0, 0] == pytest.approx(1)
+
+
+def test_one_row_far_away_leaves_the_others_their_number():
+    x, y = ([z + 0 for z in side] for side in rows())
+    for z in (*x, *y):
+        z[5] += 1e5
+    assert np.allclose(
+        cka(x, y, ALONE).value, table(x, y, lambda a, b: of_kernels(a - a.mean(0), b - b.mean(0), song)), atol=1e-4
+    )
+    assert np.isfinite(cka(x, y, ALONE).value).all()
