@@ -69,8 +69,8 @@ def linear_alignment(
 
     ``unit`` (n,), ascending from 0, says which unit a row is of. The interval is the jackknife's, each unit left out in turn,
     of artanh CKA, with Student's t; NaN below 5 units. A layer in which nothing varies has NaN, and one whose kernel over the
-    pairs is aᵢ + aⱼ to the rounding of single precision (rows that are all as far apart; one row unlike the others). Exact, however the rows came;
-    of the two ways to the same sums the one with fewer products is taken, n² Σ d or 2 n Σ d_x d_y.
+    pairs is aᵢ + aⱼ to the rounding of single precision (rows that are all as far apart; one row unlike the others). Exact,
+    however the rows came; of the two ways to the same sums the one with fewer products is taken, n² Σ d or 2 n Σ d_x d_y.
     """
     always = np.logical_and.reduce(kept)
     layers = Rows([*x, *(y or ())], always if always.any() else ~always)
@@ -84,9 +84,9 @@ def linear_alignment(
         sums = across_by_columns(layers, unit, kept, wanted)
     found = []
     for flags, across in zip(kept, sums, strict=True):
-        ends = _aligned(layers, unit, flags, across, unbiased)
-        has = ~np.isnan(np.diag(ends[0]))
-        found.append(Alignment(*(end[here, there] for end in ends), has[here], has[there]))
+        value, low, high = _aligned(layers, unit, flags, across, unbiased)
+        has = ~np.isnan(np.diag(value))
+        found.append(Alignment(value[here, there], low[here, there], high[here, there], has[here], has[there]))
     return found
 
 

@@ -54,8 +54,8 @@ def linear_cka(
     independent rows that are fewer than their width (.98, .92, .75 at 16, 64, 256 rows of 768). Source: Kornblith et al. 2019.
 
     Result, ``[layer_a, layer_b]``: ``cka`` (1: the same up to rotation and scale; 0: unrelated, the unbiased one may fall below)
-    with ``ci_low, ci_high``, the 95 % jackknife interval over samples (of artanh cka; NaN below 5 samples). For tokens also
-    ``cka_without_first`` (with its interval), the same without the first token of each sample, and ``[layer_a]
+    with ``ci_low, ci_high``, the 95 % jackknife interval over samples (of artanh cka; NaN below 5 samples, or where one is all
+    that varies). For tokens also ``cka_without_first`` (with its interval), the same without the first token of each sample, and ``[layer_a]
     top_token_share_a, top_token_position_a``, ``[layer_b] top_token_share_b, top_token_position_b``: the part of a layer's
     squared distances from its mean that is a single token's, and where that stands. NaN for a layer in which nothing varies
     between samples, or only what is a sum of a part of each row (rows that are all as far apart): ``undefined`` says which.

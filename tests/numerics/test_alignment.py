@@ -130,7 +130,7 @@ def test_turning_scaling_and_shifting_change_nothing_and_stretching_does(unit, u
 def test_a_layer_with_itself_is_one_and_its_interval_too():
     x, y = rows()
     found = cka([*x, *y], None, UNEQUAL)
-    for each in found:
+    for each in found[:3]:
         assert np.allclose(np.diag(each), 1, atol=1e-10)
         assert np.allclose(each, each.T, equal_nan=True)
     assert np.allclose(found.value[:2, 2:], cka(x, y, UNEQUAL).value)
@@ -176,14 +176,14 @@ def test_massive_rows_that_are_left_out_cost_the_others_no_digits(size):
     x, y = ([np.where(first[:, None], z + size * (np.arange(z.shape[1]) == i), z) for i, z in enumerate(side)] for side in (x, y))
     found = linear_alignment(x, y, EQUAL, [*every(EQUAL), ~first])[1]
     alone = cka([z[~first] for z in x], [z[~first] for z in y], EQUAL[~first])
-    assert np.allclose(found, alone, rtol=0, atol=1e-9)
+    assert np.allclose(found[:3], alone[:3], rtol=0, atol=1e-9)
 
 
 def test_a_constant_layer_has_no_number_and_costs_the_others_none():
     x, y = rows()
     for constant in (np.full((24, 4), 2.5), np.full((24, 4), 0.1, dtype=np.float32), np.zeros((24, 4))):
         found = cka([x[0], constant], y, UNEQUAL)
-        for each, expected in zip(found, cka([x[0]], y, UNEQUAL), strict=True):
+        for each, expected in zip(found[:3], cka([x[0]], y, UNEQUAL)[:3], strict=True):
             assert np.isnan(each[1]).all()
             assert np.allclose(each[0], expected[0])
 
