@@ -32,8 +32,7 @@ class Tables:
     @property
     def has(self) -> Flags:
         """Which layers have dissimilarities."""
-        found: Flags = ~np.isnan(self.values).any(axis=1)
-        return found
+        return np.array([bool(np.isfinite(layer).all()) for layer in self.values])
 
     @classmethod
     def of(cls, layers: Sequence[Array], unit: Numbers, distance: str) -> Tables:

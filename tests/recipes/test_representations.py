@@ -115,6 +115,9 @@ def test_neither_the_cut_into_chunks_nor_the_order_nor_the_side_of_the_padding_m
     ):
         for name in set(whole.data_vars) - {"p_value"}:
             assert np.allclose(other[name], whole[name], atol=2e-5), name
+    without = [recipe(*scopes, samples, **options, skip_first=True) for samples in (SAMPLES, left)]
+    for name in set(without[0].data_vars) - {"p_value"}:
+        assert np.allclose(without[0][name], without[1][name], atol=2e-5), name
 
 
 def test_a_model_with_itself(scopes):
