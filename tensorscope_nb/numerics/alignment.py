@@ -27,11 +27,13 @@ CONSTANT = 1e-6  # of the size of rows: single precision tells less apart
 
 
 class Alignment(NamedTuple):
-    """CKA (layers of x, layers of y), and the ends of its 95 % interval over units."""
+    """CKA (layers of x, layers of y), and the ends of its 95 % interval over units; and which layers have one."""
 
     value: Array
     low: Array
     high: Array
+    has_x: Flags
+    has_y: Flags
 
 
 class Rows:
@@ -66,8 +68,9 @@ def linear_alignment(
     """CKA of all layers of ``x`` with all of ``y`` (None: of x), for each choice ``kept`` among the n rows.
 
     ``unit`` (n,), ascending from 0, says which unit a row is of. The interval is the jackknife's, each unit left out in turn,
-    of artanh CKA, with Student's t; NaN below 5 units. A layer in which nothing varies has NaN. Exact, however the rows came;
-    of the two ways to the same sums the one with fewer products is taken, n² Σ d or 2 n Σ d_x d_y.
+    of artanh CKA, with Student's t; NaN below 5 units. A layer in which nothing varies has NaN, and one whose kernel over the
+    pairs is aᵢ + aⱼ to the rounding of single precision (rows that are all as far apart; one row unlike the others). Exact,
+    however the rows came; of the two ways to the same sums the one with fewer products is taken, n² Σ d or 2 n Σ d_x d_y.
     """
     always = np.logical_and.reduce(kept)
     layers = Rows([*x, *(y or ())], always if always.any() else ~always)
@@ -81,7 +84,9 @@ def linear_alignment(
         sums = across_by_columns(layers, unit, kept, wanted)
     found = []
     for flags, across in zip(kept, sums, strict=True):
-        found.append(Alignment(*(ends[here, there] for ends in _aligned(layers, unit, flags, across, unbiased))))
+        value, low, high = _aligned(layers, unit, flags, across, unbiased)
+        has = ~np.isnan(np.diag(value))
+        found.append(Alignment(value[here, there], low[here, there], high[here, there], has[here], has[there]))
     return found
 
 
@@ -156,6 +161,7 @@ def _aligned(layers: Rows, unit: Numbers, flags: Flags, across: Array, unbiased:
     rows = np.flatnonzero(flags)
     own = np.zeros_like(across) if unbiased else within(layers, unit, flags)
     constant = np.array([not spread(layer[rows]).any() for layer in layers.layers])
+    squares = np.stack([np.bincount(unit[rows], (layers.of(i, rows) ** 2).sum(1), len(counts)) for i in range(len(layers))])
     sums, left_out = np.zeros((len(layers), len(rows))), []
     size = max(1, TILE // (8 * len(rows) * len(layers)))
     blocks = [there[i : i + size] for i in range(0, len(there), size)]
@@ -164,7 +170,9 @@ def _aligned(layers: Rows, unit: Numbers, flags: Flags, across: Array, unbiased:
         if (counts > 0).sum() < LEAST:
             return np.full_like(products, np.nan)
         value = products - (_of_parts if unbiased else _of_means)(sums, unit[rows], counts)
-        size = np.sqrt(np.where(constant, np.nan, np.diag(value).clip(0)))
+        length, of_units = np.diag(value), squares * (counts > 0)
+        largest = of_units.sum(1) ** 2 - (of_units**2).sum(1)  # Σ |xᵢ|² |xⱼ|², beside which what is left may be rounding
+        size = np.sqrt(np.where(constant | (length <= CONSTANT**2 * largest), np.nan, length))
         with np.errstate(invalid="ignore", divide="ignore"):
             return (value / np.outer(size, size)).clip(-1, 1)
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tensorscope_nb.numerics.alignment import Numbers, spread
+from tensorscope_nb.numerics.alignment import CONSTANT, Flags, Numbers, spread
 from tensorscope_nb.numerics.intervals import Array, jackknife_interval
 
 DISTANCES = ("correlation", "euclidean", "cosine")
 COMPARES = ("spearman", "pearson")
 ROUNDING = 1e-12
+DIGITS = 12  # of 1 − r and of 1 − cos, from rows in single precision
 LEAST = 5  # units for an interval
 GROUPS = 40  # of units, left out in turn, where there are more
 
@@ -28,9 +29,17 @@ class Tables:
     values: Array
     pairs: Numbers
 
+    @property
+    def has(self) -> Flags:
+        """Which layers have dissimilarities."""
+        return np.array([bool(np.isfinite(layer).all()) for layer in self.values])
+
     @classmethod
     def of(cls, layers: Sequence[Array], unit: Numbers, distance: str) -> Tables:
-        """NaN in a layer in which nothing varies."""
+        """NaN in a layer in which nothing varies, or all rows are equally far apart; and where a row has no such distance.
+
+        Distances of rows along one line are 0 or 2 but for their rounding, which must not rank them.
+        """
         from scipy.spatial.distance import pdist
 
         pairs = np.stack(np.triu_indices(len(unit), 1))
@@ -38,7 +47,10 @@ class Tables:
         values = np.full((len(layers), int(apart.sum())), np.nan)
         for i, layer in enumerate(layers):
             if spread(layer).any():
-                values[i] = pdist(layer.astype(np.float64), distance)[apart]
+                found = pdist(layer.astype(np.float64), distance)[apart]
+                found = found if distance == "euclidean" else found.round(DIGITS)
+                if found.std() > CONSTANT * found.mean():
+                    values[i] = found
         return cls(values, pairs[:, apart])
 
 

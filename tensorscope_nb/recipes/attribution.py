@@ -176,8 +176,9 @@ def logit_attribution(
     variables["token"] = token_variable(samples)
     variables["target"] = (("sample", "position"), targets.numpy(), f"token id that is asked about, {IGNORED} where none is", "")
     result = dataset(variables, sample_coords(samples), n_used=len(samples), n_available=len(samples))
+    n_asked = int(np.isfinite(found["logit"]).any(1).sum())
     for name in ("attribution_mean", "mlp_attribution_mean"):
-        result[name].attrs["interval"] = f"95 % Student interval over {len(samples)} samples"
+        result[name].attrs["interval"] = f"95 % Student interval over {n_asked} samples"
     if reducer.end.said:
         result["logit"].attrs["before"] = f"what the unembedding gives; the model then {reducer.end.said}"
     return result

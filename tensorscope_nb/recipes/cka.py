@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tensorscope_nb.numerics.alignment import LEAST, linear_alignment, spread
+from tensorscope_nb.numerics.alignment import LEAST, Alignment, linear_alignment, spread
 from tensorscope_nb.recipes.dataset import Variable, dataset
 from tensorscope_nb.recipes.layer_rows import BETWEEN, LayerRows, constant_layers, rows_of_both, said
 from tensorscope_nb.recipes.paired_inputs import paired_inputs
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ESTIMATORS = ("unbiased", "biased")
 CKA = "centred kernel alignment"
+NOTHING_LEFT = "its kernel over pairs of different samples is a sum of one part for each row, and nothing is left of it"
 
 
 @recipe(
@@ -53,10 +54,12 @@ def linear_cka(
     independent rows that are fewer than their width (.98, .92, .75 at 16, 64, 256 rows of 768). Source: Kornblith et al. 2019.
 
     Result, ``[layer_a, layer_b]``: ``cka`` (1: the same up to rotation and scale; 0: unrelated, the unbiased one may fall below)
-    with ``ci_low, ci_high``, the 95 % jackknife interval over samples (of artanh cka; NaN below 5 samples). For tokens also
-    ``cka_without_first`` (with its interval), the same without the first token of each sample, and ``[layer_a]
-    top_token_share_a, top_token_position_a``, ``[layer_b] top_token_share_b, top_token_position_b``: the part of a layer's
-    squared distances from its mean that is a single token's, and where that stands. NaN for a layer in which nothing varies.
+    with ``ci_low, ci_high``, the 95 % jackknife interval over samples (of artanh cka; NaN below 5 samples, or where one is all
+    that varies). For tokens also ``cka_without_first`` (with its interval), the same without the first token of each sample, and
+    ``[layer_a] top_token_share_a, top_token_position_a``, ``[layer_b] top_token_share_b, top_token_position_b``: the part of a
+    layer's squared distances from its mean that is a single token's, and where that stands. NaN for a layer in which nothing
+    varies between samples, or only what is a sum of a part of each row (rows that are all as far apart): ``undefined`` says
+    which.
 
     Measured: the interval holds the true value in .91 to 1.00 of cases, at 8 to 64 samples of one row or six, in many
     directions and few; around 0 it is too wide by half, and with few directions and mid values at its lowest.
@@ -95,6 +98,7 @@ def linear_cka(
         variables[f"{prefix}ci_low"] = (BETWEEN, each.low, f"{words[name]}, lower end of the 95 % interval", "")
         variables[f"{prefix}ci_high"] = (BETWEEN, each.high, f"{words[name]}, upper end of the 95 % interval", "")
     undefined = constant_layers(a, b)
+    undefined |= {layer: NOTHING_LEFT for layer in _without_number(found[0]) if layer not in undefined}
     for side, rows in (("a", a), ("b", b)):
         variables |= _of_tokens(rows, side) if tokens == "all" else {}
     if "cka_without_first" in kept:
@@ -102,12 +106,17 @@ def linear_cka(
             undefined["cka_without_first"] = f"{few} samples have a second token, and {LEAST} are needed"
         else:
             more = constant_layers(a, b, ~first)
+            more |= {layer: NOTHING_LEFT for layer in _without_number(found[1]) if layer not in more}
             undefined |= {f"{layer} without its first tokens": why for layer, why in more.items() if layer not in undefined}
     result = dataset(variables, **said(pair, a), **({"undefined": undefined} if undefined else {}))
     for name in kept:
         interval = f"95 % jackknife interval over {len(pair.a)} samples, of artanh CKA"
         result[name].attrs |= {"bounds": [0.0, 1.0], "interval": interval}
     return result
+
+
+def _without_number(found: Alignment) -> list[str]:
+    return [f"layer_{side} {i}" for side, has in (("a", found.has_x), ("b", found.has_y)) for i in np.flatnonzero(~has)]
 
 
 def _of_tokens(rows: LayerRows, side: str) -> dict[str, Variable]:

@@ -150,7 +150,7 @@ def layer_rows(
     if not scope.anatomy.n_layers:
         raise UnsupportedModel(f"no layers: {scope.name} has none that are known, and representations are compared by layer")
     site = sites or ("resid_post" if scope.anatomy.table is not None else "out")
-    if "*" in site or site in NO_ROWS:
+    if not isinstance(site, str) or "*" in site or site in NO_ROWS:
         raise ValueError(
             f"sites is {sites!r}: name one site of a layer whose rows are positions, such as 'resid_post' or 'mlp.out'"
         )

@@ -133,7 +133,8 @@ def logit_lens(
     found = reducer.result()
     place = ("sample", "position", "layer")
     tokens, texts = found["tokens"], _texts(scope.tokenizer, found["tokens"])
-    mean, low, high = t_interval(_losses(found["target_log"]))
+    losses = _losses(found["target_log"])
+    mean, low, high = t_interval(losses)
     nats = "nats per token"
     variables: dict[str, Variable] = {
         "probability": (place, found["probabilities"][..., 0], "probability of the top token", "probability"),
@@ -155,7 +156,7 @@ def logit_lens(
         variables["probabilities"] = (ranked, found["probabilities"], "probability of each of the top tokens", "probability")
     coords = sample_coords(samples) | {"layer": of_layers} | ({"rank": np.arange(1, k + 1)} if k > 1 else {})
     result = dataset(variables, coords, n_used=len(samples), n_available=len(samples))
-    result["loss"].attrs["interval"] = f"95 % Student interval over {len(samples)} samples"
+    result["loss"].attrs["interval"] = f"95 % Student interval over {int(np.isfinite(losses[:, 0]).sum())} samples"
     for name in ("probability", "target_probability"):
         result[name].attrs["bounds"] = [0.0, 1.0]
     return result

@@ -24,15 +24,18 @@ def next_tokens(scope: Scope, samples: Samples) -> Tensor:
 def token_ids(given: Any, name: str, samples: Samples, n_vocab: int) -> Tensor:
     """(n, T) from one id, one per sample (n,) or one per position (n, T), IGNORED at padding; ``name`` is the option's."""
     n, length = samples.input_ids.shape
+    wanted = f"give a token id, one per sample ({n},) or one per position ({n}, {length})"
     if isinstance(given, str | bool | float):
-        raise TypeError(f"{name} is {given!r}: give a token id, one per sample ({n},) or one per position ({n}, {length})")
+        raise TypeError(f"{name} is {given!r}: {wanted}")
     if hasattr(given, "__index__") and not getattr(given, "ndim", 0):
         given = [operator.index(given)] * n
-    ids = torch.as_tensor(given)
+    try:
+        ids = torch.as_tensor(given)
+    except (TypeError, ValueError, RuntimeError):  # words, rows of different lengths, or nothing that holds numbers
+        raise TypeError(f"{name} is {given!r:.80}: {wanted}") from None
     if ids.is_floating_point() or ids.dtype == torch.bool or ids.shape not in ((n,), (n, length)):
         raise ValueError(
-            f"{name} has shape {tuple(ids.shape)} and dtype {ids.dtype}: give a token id, one per sample ({n},) or one per "
-            f"position ({n}, {length}), {IGNORED} where none is asked for"
+            f"{name} has shape {tuple(ids.shape)} and dtype {ids.dtype}: {wanted}, {IGNORED} where none is asked for"
         )
     ids = ids.long() if ids.ndim == 2 else ids.long()[:, None].expand(n, length)
     ids = ids.masked_fill(samples.attention_mask == 0, IGNORED)

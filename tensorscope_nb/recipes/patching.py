@@ -139,7 +139,7 @@ def patching(
     >>> int(heads["recovered"].max("head").argmax("layer"))        # the induction heads, which write what is copied
     1
     """
-    if sites not in SITES:
+    if not isinstance(sites, str) or sites not in SITES:
         raise ValueError(f"sites is {sites!r}: choose among {', '.join(SITES)}")
     if direction not in ("denoise", "noise"):
         raise ValueError(f"direction is {direction!r}: choose 'denoise' (clean into corrupt) or 'noise' (corrupt into clean)")
@@ -194,6 +194,9 @@ def _metric(scope: Scope, clean: Samples, corrupt: Samples, metric: Any, answers
         if not isinstance(values, Tensor) or values.shape != (len(rows),):
             came = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
             raise ValueError(f"metric= returned {came} for {len(rows)} rows: return one number each, shape ({len(rows)},)")
+        if not bool(values.isfinite().all()):
+            i = rows[int((~values.isfinite()).nonzero()[0])]
+            raise ValueError(f"metric= is not finite for sample {clean.ids[i]!r}: return a number for every row, or leave it out")
         return values
 
     return by_user, "metric"

@@ -25,6 +25,11 @@ SAMPLES, TOKENS = 64, 8192  # that go through the model at a time
 def check(samples: Samples, anatomy: Anatomy) -> None:
     """One clear line for what the model cannot take."""
     if not samples.has_tokens:
+        if anatomy.table and anatomy.n_vocab and "inputs_embeds" not in samples.inputs:
+            raise TypeError(
+                f"these samples are tensors ({', '.join(samples.inputs)}), and {anatomy.family} reads tokens: "
+                "give texts or token ids"
+            )
         return
     width = samples.input_ids.shape[1]
     if anatomy.context and width > anatomy.context:

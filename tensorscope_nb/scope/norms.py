@@ -36,6 +36,8 @@ class Norm:
         gain = torch.ones(width, device=like.device) if weight is None else weight.detach()
         bias = getattr(module, "bias", None)
         bias = torch.zeros_like(gain) if bias is None else bias.detach()
+        if not bool(gain.isfinite().all() and bias.isfinite().all()):
+            raise ValueError(f"the parameters of {path} hold NaN or infinity: there is nothing to take apart")
         x = 10 * torch.randn(PROBES, width, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             y = module(x.to(like)).double()

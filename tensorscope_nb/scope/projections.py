@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import output_of
+from tensorscope_nb.scope.forward import check_output, output_of
 from tensorscope_nb.scope.norms import Norm
 from tensorscope_nb.scope.point import TAP
 from tensorscope_nb.scope.record import intercepted
@@ -68,7 +68,7 @@ class Projections:
                 stack.callback(last.register_forward_hook(self._stop).remove)
             for path in self.norms:
                 stack.callback(self.model.get_submodule(path).register_forward_hook(self._hold(path)).remove)
-            output_of(self.model, sample, self.anatomy)
+            check_output(output_of(self.model, sample, self.anatomy), sample, self.model)
             values = {site: point.seen(bases[site]) for site, point in points.items()}
             self._scales = {path: norm.scale(self._norm_inputs[path]) for path, norm in self.norms.items()}
             self._projecting = True

@@ -135,3 +135,27 @@ def test_below_five_units_there_is_no_interval():
     x, y = draw(np.random.default_rng(0), 4, 0.6)
     value, low, high = compared(*(Tables.of([z], np.arange(4), "cosine") for z in (x, y)), np.arange(4), "spearman", 0)
     assert np.isfinite(value).all() and np.isnan(low).all() and np.isnan(high).all()
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_rows_that_are_equally_far_apart_have_no_number_and_not_that_of_their_rounding(distance):
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0]
+    x, _ = draw(np.random.default_rng(0), 12, 0.6)
+    tables = Tables.of([x, np.eye(12).astype(np.float32) @ turn.astype(np.float32)], np.arange(12), distance)
+    assert tables.has.tolist() == [True, False]
+    assert np.isnan(compared(tables, tables, np.arange(12), "spearman", 0)[0]).tolist() == [[False, True], [True, True]]
+
+
+@pytest.mark.parametrize("distance", ["correlation", "cosine"])
+def test_rows_along_one_line_tie(distance):
+    line = np.random.default_rng(0).normal(size=30)
+    line -= line.mean()
+    along = np.outer([3, -1, 0.7, 2, -5, -0.1], line).astype(np.float32)
+    found = Tables.of([along], np.arange(6), distance).values[0]
+    assert set(np.round(found, 6)) == {0, 2} and len(set(found)) == 2
+
+
+def test_an_exchange_that_leaves_all_as_it_was_reaches_the_value():
+    tables = Tables.of([draw(np.random.default_rng(0), 4, 0.6)[0]], np.arange(4), "euclidean")
+    p = exchanged(tables, tables, np.arange(4), "pearson", 2399, 0)[0, 0]
+    assert abs(p - 1 / 24) < 4 * np.sqrt(1 / 24 / 2400)  # one of the 24 orders is the one that there is

@@ -236,6 +236,29 @@ def test_the_model_is_as_it_was(tmp_path):
     assert not any(name.endswith(".tap") for name, _ in model.named_modules())
 
 
+def test_a_scale_of_the_models_own_is_that_of_the_scores():
+    """Gemma 2 divides by a number that need not be the root of the width of a head."""
+    config = build("gemma2").config
+    config.query_pre_attn_scalar, config.attn_logit_softcapping = 50, None
+    model = type(build("gemma2"))(config).eval()
+    model.load_state_dict(build("gemma2").state_dict())
+    assert model.model.layers[0].self_attn.scaling == pytest.approx(50**-0.5)
+    found = attribution(ts.Scope(model), SAMPLES, relative=False)
+    capped = attribution(ts.Scope(build("gemma2")), SAMPLES, relative=False)
+    ratio = (found["by_key"] / capped["by_key"]).sel(layer=0, source="embed").values
+    assert np.allclose(ratio[np.isfinite(ratio)], (8 / 50) ** 0.5, atol=1e-3)
+
+
+def test_samples_and_weights_that_are_no_tokens_and_no_numbers_are_named():
+    model = random_gpt2()
+    with pytest.raises(TypeError, match="these samples are tensors .x., and gpt2 reads tokens"):
+        attribution(ts.Scope(model), ts.Samples.tensors(torch.rand(3, 4)))
+    scope = ts.Scope(model)
+    model.transformer.h[0].mlp.c_fc.bias.data[0] = torch.nan
+    with pytest.raises(ValueError, match="not finite: the parameter transformer.h.0.mlp.c_fc.bias holds NaN"):
+        attribution(scope, SAMPLES)
+
+
 def test_an_attention_that_does_something_unknown_is_refused():
     model = build("llama")
 
@@ -269,7 +292,8 @@ def test_models_that_do_not_add_up_in_the_open_are_refused(name, says):
         ({"layers": []}, ValueError, "name at least one"),
         ({"heads": [1, 1]}, ValueError, "each once"),
         ({"layers": "1"}, TypeError, "layers is '1': give a list"),
-        ({"heads": ["a"]}, TypeError, r"heads is \['a'\]: give a list of numbers"),
+        ({"heads": ["1"]}, TypeError, r"heads is \['1'\]: give a list"),
+        ({"layers": [1.0]}, TypeError, r"layers is \[1.0\]: give a list"),
         ({"relative": "row"}, ValueError, "relative is 'row': choose True"),
     ],
 )

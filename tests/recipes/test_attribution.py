@@ -154,6 +154,9 @@ def test_targets_by_sample_and_by_position_are_those_asked_for():
     found = attribution(scope, SAMPLES, target=places)
     assert int(np.isfinite(found["logit"]).sum()) == 1 and found["target"].values[0, 3] == 7
     assert np.isfinite(found["attribution_mean"]).all() and np.isnan(found["ci_low"]).all()  # one sample has no interval
+    assert found["attribution_mean"].attrs["interval"].endswith("over 1 samples")
+    found = attribution(scope, SAMPLES, target=8, against=places)  # a difference only where both are asked for
+    assert int(np.isfinite(found["logit"]).sum()) == 1 and int((found["target"] != -100).sum()) == 1
 
 
 def test_the_means_are_of_positions_first_and_then_of_samples():
@@ -228,6 +231,13 @@ def test_a_model_that_adds_something_unknown_is_refused():
         attribution(scope, SAMPLES)
 
 
+def test_parameters_that_are_no_numbers_are_named():
+    scope = ts.Scope(random_gpt2())
+    scope.model.transformer.ln_f.bias.data[3] = torch.nan
+    with pytest.raises(ValueError, match="the parameters of transformer.ln_f hold NaN or infinity"):
+        attribution(scope, SAMPLES)
+
+
 def test_a_body_without_its_head_is_refused():
     with pytest.raises(ts.UnsupportedModel, match="no causal language model with its head"):
         attribution(ts.Scope(random_gpt2().transformer), SAMPLES)
@@ -241,6 +251,9 @@ def test_a_body_without_its_head_is_refused():
         ({"target": 50}, ValueError, "target holds the token id 50: the model's vocabulary has 50"),
         ({"target": [1, 2]}, ValueError, r"target has shape \(2,\)"),
         ({"target": 1.5}, TypeError, "target is 1.5"),
+        ({"target": None}, TypeError, "target is None: give a token id, one per sample"),
+        ({"against": ["a", "b", "c", "d", "e"]}, TypeError, "against is .*: give a token id, one per sample"),
+        ({"target": [[1], [2, 3]]}, TypeError, "target is .*: give a token id"),
         ({"against": torch.zeros(5)}, ValueError, "dtype torch.float32"),
         ({"target": torch.full((5, 12), -100)}, ValueError, "no token is asked for"),
         ({"layer": 1}, TypeError, "has no option layer"),

@@ -145,6 +145,11 @@ def test_padding_on_either_side_and_on_different_sides_gives_the_same(name):
     whole = patching(scope, A, B, sites="z", per_sample=True)
     mixed = patching(scope, A, left(CORRUPT), sites="z", per_sample=True)
     assert np.allclose(whole["effect_by_sample"], mixed["effect_by_sample"], atol=1e-5)
+    other = CORRUPT.clone()
+    other[:, 0] = CLEAN[:, 0]
+    other[torch.arange(6), MASK.sum(1) - 1] = CLEAN[torch.arange(6), MASK.sum(1) - 1] % 49 + 1
+    answers = [patching(scope, A, b, sites="z", metric="logit_diff") for b in (ts.Samples.tokens(other, MASK), left(other))]
+    assert np.allclose(answers[0]["clean"], answers[1]["clean"], atol=1e-5)
     by_position = patching(scope, A, B, per_sample=True)["effect_by_sample"].values
     moved = patching(scope, left(CLEAN), B, per_sample=True)["effect_by_sample"].values
     assert np.allclose(by_position[4:, :, :9], moved[4:, :, 3:], atol=1e-5)
@@ -197,6 +202,9 @@ def test_a_function_is_a_metric(scope):
     assert np.allclose(plain["recovered"], own["recovered"], atol=1e-6)
     with pytest.raises(ValueError, match=r"metric= returned \(\) for 6 rows"):
         patching(scope, A, B, metric=lambda logits, samples: logits.sum())
+    third = torch.arange(6) == 2  # a sample without a number is not left out of the sums unsaid
+    with pytest.raises(ValueError, match=f"metric= is not finite for sample '{A.ids[2]}'"):
+        patching(scope, A, B, metric=lambda logits, samples: logits[:, 0, 0].masked_fill(third[: len(logits)], torch.nan))
 
 
 def test_the_model_is_as_it_was_also_after_an_error(scope):
@@ -252,6 +260,8 @@ def test_a_masked_model_is_patched_by_the_labels_it_is_given():
     ("options", "error", "says"),
     [
         ({"sites": "resid"}, ValueError, "sites is 'resid': choose among resid_pre"),
+        ({"sites": ["z"]}, ValueError, r"sites is \['z'\]: choose among resid_pre"),
+        ({"metric": "logit_diff", "answers": (3, ["a"] * 6)}, TypeError, "answers is .*: give a token id, one per sample"),
         ({"metric": "kl"}, ValueError, "metric is 'kl': choose 'loss', 'logit_diff', or a function"),
         ({"direction": "both"}, ValueError, "direction is 'both'"),
         ({"answers": (1, 2)}, ValueError, "answers= are for metric='logit_diff'"),

@@ -115,6 +115,9 @@ def test_neither_the_cut_into_chunks_nor_the_order_nor_the_side_of_the_padding_m
     ):
         for name in set(whole.data_vars) - {"p_value"}:
             assert np.allclose(other[name], whole[name], atol=2e-5), name
+    without = [recipe(*scopes, samples, **options, skip_first=True) for samples in (SAMPLES, left)]
+    for name in set(without[0].data_vars) - {"p_value"}:
+        assert np.allclose(without[0][name], without[1][name], atol=2e-5), name
 
 
 def test_a_model_with_itself(scopes):
@@ -282,6 +285,25 @@ def test_constant_layers_say_why_there_is_no_number():
         assert said(found)["undefined"] == {"layer_a 1": reason, "layer_a 2": reason}
 
 
+def test_layers_without_a_dissimilarity_or_without_a_kernel_say_why_there_is_no_number():
+    x = torch.randn(9, 12, generator=torch.Generator().manual_seed(0))
+    x[3] = 0
+    scope = ts.Scope(nn.Sequential(nn.Linear(12, 12, bias=False), nn.Linear(12, 1)))
+    for distance, why in (("cosine", "one is zero"), ("correlation", "the same on every neuron")):
+        found = similarity(scope, samples=ts.Samples.tensors(x), distance=distance)
+        undefined = said(found)["undefined"]
+        assert found["similarity"].isnull().any() and all(why in words for words in undefined.values())
+        for i in np.flatnonzero(np.isnan(np.diag(found["similarity"]))):
+            assert {f"layer_a {i}", f"layer_b {i}"} <= undefined.keys()
+    apart = ts.Samples.tensors(torch.eye(12))
+    turned = torch.linalg.qr(scope.model[0].weight.data)[0]
+    scope.model[0].weight.data.copy_(turned)
+    for recipe, name, options in ((cka, "cka", {}), (similarity, "similarity", {"distance": "euclidean"})):
+        found = recipe(scope, samples=apart, **options)
+        assert np.isnan(found[name].values).tolist() == [[True, True], [True, False]]
+        assert list(said(found)["undefined"]) == ["layer_a 0", "layer_b 0"]
+
+
 def test_a_layer_of_which_only_the_first_token_varies_has_no_number_without_it():
     model = random_gpt2(0, n_layer=1, tie_word_embeddings=False)
     model.transformer.h[0].mlp.c_proj.weight.data.zero_()
@@ -388,6 +410,7 @@ def test_what_two_models_do_not_both_understand_is_an_error(two_tokenizers, reci
         ({"tokens": "first"}, ValueError, "tokens is 'first': choose 'all', 'mean', 'last'"),
         ({"sites": "attn.pattern"}, ValueError, "name one site of a layer"),
         ({"sites": "*"}, ValueError, "name one site of a layer"),
+        ({"sites": 3}, ValueError, "sites is 3: name one site of a layer"),
         ({"sites": "mlp.pre_linear"}, LookupError, "its MLP is not gated"),
         ({"chunk": 0}, ValueError, "chunk is 0"),
         ({"token": "mean"}, TypeError, "has no option token"),
