@@ -83,8 +83,8 @@ def compositions(scope: Scope, offset: int | None, progress: bool | None = None)
                 for norm in norms_through(model, anatomy, target - 1):
                     sources = {layer: norm.folded(maps) for layer, maps in sources.items()}
                 if target - 1 in block:
-                    sources[target - 1] = written(_finite(head_weights(model, anatomy, target - 1), scope))
-                weights = _finite(head_weights(model, anatomy, target), scope)
+                    sources[target - 1] = written(finite(head_weights(model, anatomy, target - 1), scope))
+                weights = finite(head_weights(model, anatomy, target), scope)
                 if turned is not None:
                     weights = HeadWeights(weights.Q @ turned[target].to(weights.Q), weights.K, weights.V, weights.O)
                 _fill(found, sources, target, weights, reading_norm(model, anatomy, target))
@@ -92,7 +92,8 @@ def compositions(scope: Scope, offset: int | None, progress: bool | None = None)
     return found
 
 
-def _finite(weights: HeadWeights, scope: Scope) -> HeadWeights:
+def finite(weights: HeadWeights, scope: Scope) -> HeadWeights:
+    """These, or an error that names the parameter that is not finite."""
     if not all(bool(w.isfinite().all()) for w in (weights.Q, weights.K, weights.V, weights.O)):
         raise ValueError(f"the weights of {scope.name} make no composition: {cause_of_nan(scope.model)}")
     return weights
