@@ -386,6 +386,10 @@ def test_bad_input_is_one_clear_line():
         (lambda ds: ts.recipes.circuits(ds[["null"]]), LookupError, "there is no composition among null: give a qk_ov_pairing"),
         (lambda ds: ts.recipes.circuits(ds, 0), ValueError, "n is 0: ask for at least 1 circuit"),
         (lambda ds: ts.recipes.circuits(ds, alpha=2), ValueError, "alpha is 2: give a rate between 0 and 1"),
+        (lambda ds: ts.recipes.circuits(ds, alpha="low"), ValueError, "alpha is 'low': give a rate between 0 and 1"),
+        (lambda ds: ts.recipes.circuits(ds, n=1.5), ValueError, "n is 1.5: ask for at least 1 circuit"),
+        (lambda ds: ts.recipes.circuits(ds, heads=3), TypeError, "heads is a int: give the result of induction_heads"),
+        (lambda ds: ts.recipes.circuits(ds.sel(kind="K")), ValueError, "kind is no dimension here any more: choose with a list"),
         (lambda ds: ts.recipes.circuits(ds, heads=ds), LookupError, "heads has no previous_token"),
     ],
 )
