@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tensorscope_nb.numerics.neighbours import Neighbours
+from tensorscope_nb.numerics.neighbours import Neighbours, middle
 from tensorscope_nb.numerics.spacings import dimension, nulls, spacings, splits
 
 Array = NDArray[np.floating]
@@ -98,11 +98,16 @@ def _tests(e: Array, r: Array) -> dict[str, Array]:
 
 def gaussian_like(points: Tensor, seed: int) -> Tensor:
     """As many Gaussian points with the mean and covariance of these."""
-    centred = points.double() - points.double().mean(0)
-    root = torch.linalg.qr(centred, mode="r").R / (len(points) - 1) ** 0.5
+    mean, d = middle(points), points.shape[1]
+    covariance = torch.zeros(d, d, dtype=torch.float64, device=points.device)
+    for part in points.split(4096):
+        covariance.addmm_((part.double() - mean).T, part.double() - mean, alpha=1 / (len(points) - 1))
+    values, vectors = torch.linalg.eigh(covariance)
+    there = values > d * torch.finfo(torch.float64).eps * values[-1]  # a cloud of fewer dimensions stays in them
+    root = (vectors * values.where(there, 0).sqrt()).T
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.empty_like(points)
     for rows in torch.arange(len(points)).split(4096):
         z = torch.randn(len(rows), len(root), generator=generator, dtype=torch.float64).to(points.device)
-        drawn[rows] = (z @ root + points.double().mean(0)).to(points.dtype)
+        drawn[rows] = (z @ root + mean).to(points.dtype)
     return drawn

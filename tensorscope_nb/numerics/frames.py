@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ROWS = 8192  # taken to double precision at a time
+SAME = 1e-12  # relative distance of two rows, at which they are equal
 
 
 @dataclass(frozen=True)
@@ -21,33 +23,38 @@ class Frame:
     m: int  # dimensions
     norms: NDArray[np.floating]  # of all rows
     mean_square_overlap: float  # of all pairs, mean of cos²; NaN below two directions
+    centred_overlap: float  # the same of the rows less their mean; NaN where one of them is the mean
     dimensionality: NDArray[np.floating]  # ‖W_i‖² / Σ_j (Ŵ_i · W_j)², NaN for a row of zeros
 
     @classmethod
     def of(cls, rows: Tensor, *, each: bool = True) -> Frame:
-        """Without ``each`` the dimensionalities are left NaN, for two thirds of the cost."""
+        """Without ``each`` the dimensionalities are left NaN, for half of the cost."""
         norms = torch.cat([part.double().norm(dim=1) for part in rows.split(ROWS)])
         there = norms > 0
         n, m = int(there.sum()), rows.shape[1]
         dimensionality = torch.full_like(norms, math.nan)
         if not n:
-            return cls(n, m, norms.cpu().numpy(), math.nan, dimensionality.cpu().numpy())
-        parts = [part[part.any(1)].double() for part in rows.split(ROWS)]
+            return cls(n, m, norms.cpu().numpy(), math.nan, math.nan, dimensionality.cpu().numpy())
+        parts = Parts(rows)
         if n < m:  # the same overlaps in as many dimensions as there are directions
-            parts = [torch.linalg.qr(torch.cat(parts).T, mode="r").R.T]
-        units = [part / part.norm(dim=1, keepdim=True) for part in parts]
-        plain = torch.stack([unit.T @ unit for unit in units]).sum(0)
-        overlap = max(0.0, float(plain.square().sum()) - n) / (n * (n - 1)) if n > 1 else math.nan
+            parts = Parts(torch.linalg.qr(torch.cat(list(parts)).T, mode="r").R.T)
+        mean = sum((part.sum(0) for part in parts), torch.zeros_like(parts.rows[0], dtype=torch.float64)) / n
+        plain = gram(unit(part) for part in parts)
         if each:
-            weighted = torch.stack([part.T @ part for part in parts]).sum(0)
-            shared = torch.cat([((unit @ weighted) * unit).sum(1) for unit in units])
+            weighted = gram(parts)
+            shared = torch.cat([((units @ weighted) * units).sum(1) for units in map(unit, parts)])
             dimensionality[there] = norms[there] ** 2 / shared
-        return cls(n, m, norms.cpu().numpy(), overlap, dimensionality.cpu().numpy())
+        centred = gram(apart(part, mean) for part in parts)
+        return cls(n, m, norms.cpu().numpy(), overlap(plain, n), overlap(centred, n), dimensionality.cpu().numpy())
 
     @property
     def score(self) -> float:
         """m times the mean square overlap: 1 is that of random directions."""
         return self.m * self.mean_square_overlap
+
+    @property
+    def centred_score(self) -> float:
+        return self.m * self.centred_overlap
 
     @property
     def n_zero(self) -> int:
@@ -57,6 +64,42 @@ class Frame:
         """Norms over the median of those that are not zero."""
         some = self.norms[self.norms > 0]
         return self.norms / np.median(some) if len(some) else np.full(len(self.norms), np.nan)
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The rows that are not zero, in double precision, some at a time: never a copy of them all."""
+
+    rows: Tensor
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (part[part.any(1)].double() for part in self.rows.split(ROWS))
+
+
+def unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
+def apart(rows: Tensor, mean: Tensor) -> Tensor:
+    """The unit rows less ``mean``; NaN for one that is equal to it, to rounding."""
+    found = rows - mean
+    norms = found.norm(dim=1, keepdim=True)
+    return found / norms.where(norms > SAME * rows.norm(dim=1, keepdim=True), math.nan)
+
+
+def gram(parts: Iterable[Tensor]) -> Tensor:
+    """Σ w wᵀ over all rows."""
+    each = (part.T @ part for part in parts)
+    total = next(each)
+    for part in each:
+        total += part
+    return total
+
+
+def overlap(plain: Tensor, n: int) -> float:
+    """The mean of cos² over pairs, of the Gram matrix of n unit rows; NaN below two."""
+    squares = float(plain.square().sum())
+    return math.nan if n < 2 or math.isnan(squares) else max(0.0, squares - n) / (n * (n - 1))
 
 
 def welch_bound(n: int, m: int) -> float:

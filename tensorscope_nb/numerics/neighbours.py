@@ -37,6 +37,14 @@ class Distinct:
         return cls(place, torch.bincount(place), torch.tensor(first))
 
 
+def middle(points: Tensor) -> Tensor:
+    """Their mean in double precision, without a copy of them in it."""
+    total = torch.zeros_like(points[0], dtype=torch.float64)
+    for part in points.split(4096):
+        total += part.sum(0, dtype=torch.float64)
+    return total / len(points)
+
+
 class Neighbours:
     """The k nearest of ``points`` (n, d), no two of them equal, to some of them; the point itself is none of its neighbours.
 
@@ -48,8 +56,10 @@ class Neighbours:
         if not 0 < k < len(points):
             raise ValueError(f"k is {k}: there are {len(points)} points, each has {len(points) - 1} neighbours")
         self.points, self.k = points, k
-        mean = points.double().mean(0)
-        self.centred = torch.cat([(part.double() - mean).to(points.dtype) for part in points.split(4096)])
+        mean = middle(points)
+        self.centred = torch.empty_like(points)
+        for there, part in zip(self.centred.split(4096), points.split(4096), strict=True):
+            there.copy_(part.double() - mean)
         self.squares = torch.cat([part.double().square().sum(1) for part in self.centred.split(4096)])
         self.rows = max(1, min(MOST_ROWS, int(memory // (COPIES * points.element_size() * len(points)))))
         exact = points.dtype == torch.float64 or torch.get_float32_matmul_precision() == "highest"

@@ -62,7 +62,9 @@ class AttendedValues:
         scale = self.final.scale(chunk.site(self.last))
         targets = [self.rows[ids.to(self.rows.device)] - self.mean for ids in (following, exchanged(following, queries))]
         by_layer = [self._layer(chunk, layer, targets, scale, queries.to(scale.device)) for layer in self.layers]
-        self.found.append(torch.stack(by_layer, 2).cpu().numpy())
+        found = torch.stack(by_layer, 2).cpu()
+        found[1, queries.sum(1) < 2] = torch.nan  # there is none to exchange with
+        self.found.append(found.numpy())
         self.n_queries.append(queries.sum(1).numpy())
 
     def _layer(self, chunk: Chunk, layer: int, targets: list[Tensor], scale: Tensor, queries: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,15 +66,17 @@ def _check(ds: xr.Dataset, n: int | None, alpha: float) -> None:
         raise LookupError(f"there is no {missing[0]} among {', '.join(map(str, ds.data_vars))}: give a qk_ov_pairing")
     if several := [str(dim) for dim in ds["composition"].dims if dim not in ("kind", "source", "target")]:
         raise ValueError(f"there is more than one of {several[0]} here: choose one, such as ds.isel({several[0]}=0)")
-    if n is not None and n < 1:
-        raise ValueError(f"n is {n}: ask for at least 1 circuit")
-    if not 0 < alpha < 1:
+    if missing := [dim for dim in ("kind", "source", "target") if dim not in ds["composition"].dims]:
+        raise ValueError(f"{missing[0]} is no dimension here any more: choose with a list, such as ds.sel(kind=['K'])")
+    if n is not None and (isinstance(n, bool) or not isinstance(n, Integral) or n < 1):
+        raise ValueError(f"n is {n!r}: ask for at least 1 circuit")
+    if not isinstance(alpha, Real) or not 0 < alpha < 1:
         raise ValueError(f"alpha is {alpha!r}: give a rate between 0 and 1")
 
 
 def _induction(heads: xr.Dataset, kind: Array, source: Array, target: Array) -> dict[str, Variable]:
     if not isinstance(heads, xr.Dataset):
-        raise TypeError(f"heads takes the result of induction_heads, and a {type(heads).__name__} came")
+        raise TypeError(f"heads is a {type(heads).__name__}: give the result of induction_heads")
     wanted = ("previous_token", "previous_token_ci_low", "prefix_matching", "is_induction")
     if missing := [name for name in wanted if name not in heads]:
         raise LookupError(f"heads has no {missing[0]}: give the result of induction_heads")

@@ -30,6 +30,8 @@ class Compositions:
     squared: Array  # ‖A B‖² / (‖A‖² ‖B‖²)
     source_purity: Array  # Σσ⁴ of the squared singular values as shares of their sum
     target_purity: Array
+    source_cubes: Array  # Σσ⁶ of the same shares
+    target_cubes: Array
     dimensions: Array  # of the stream that the target can see
 
 
@@ -42,6 +44,7 @@ class Factors:
         self.maps = maps.float()
         self.squared = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
         self.purity = (gram**2).sum((-2, -1)) / self.squared**2
+        self.cubes = ((gram @ gram) * gram).sum((-2, -1)) / self.squared**3
 
 
 def written(weights: HeadWeights) -> Tensor:
@@ -69,7 +72,7 @@ def compositions(scope: Scope, offset: int | None, progress: bool | None = None)
     n_layers, n_heads = anatomy.n_layers, anatomy.n_heads
     turned = None if offset is None else rotations(model, anatomy, offset)
     shape = (len(KINDS), n_layers, n_heads, n_layers, n_heads)
-    found = Compositions(*(np.full(shape, np.nan) for _ in range(4)))
+    found = Compositions(*(np.full(shape, np.nan) for _ in range(6)))
     at_a_time = max(1, current().memory // (12 * n_heads * anatomy.d_head * anatomy.d_model))
     starts = range(0, n_layers - 1, at_a_time)
     with bar(sum(n_layers - 1 - start for start in starts), "composition", progress) as done:
@@ -80,8 +83,8 @@ def compositions(scope: Scope, offset: int | None, progress: bool | None = None)
                 for norm in norms_through(model, anatomy, target - 1):
                     sources = {layer: norm.folded(maps) for layer, maps in sources.items()}
                 if target - 1 in block:
-                    sources[target - 1] = written(_finite(head_weights(model, anatomy, target - 1), scope))
-                weights = _finite(head_weights(model, anatomy, target), scope)
+                    sources[target - 1] = written(finite(head_weights(model, anatomy, target - 1), scope))
+                weights = finite(head_weights(model, anatomy, target), scope)
                 if turned is not None:
                     weights = HeadWeights(weights.Q @ turned[target].to(weights.Q), weights.K, weights.V, weights.O)
                 _fill(found, sources, target, weights, reading_norm(model, anatomy, target))
@@ -89,7 +92,8 @@ def compositions(scope: Scope, offset: int | None, progress: bool | None = None)
     return found
 
 
-def _finite(weights: HeadWeights, scope: Scope) -> HeadWeights:
+def finite(weights: HeadWeights, scope: Scope) -> HeadWeights:
+    """These, or an error that names the parameter that is not finite."""
     if not all(bool(w.isfinite().all()) for w in (weights.Q, weights.K, weights.V, weights.O)):
         raise ValueError(f"the weights of {scope.name} make no composition: {cause_of_nan(scope.model)}")
     return weights
@@ -109,4 +113,6 @@ def _fill(found: Compositions, sources: dict[int, Tensor], target: int, weights:
             found.squared[at] = torch.where(both > 0, squares / both, torch.nan).cpu().numpy()
             found.source_purity[at] = writers.purity[:, None].cpu().numpy()
             found.target_purity[at] = readers_of_kind.purity.cpu().numpy()
+            found.source_cubes[at] = writers.cubes[:, None].cpu().numpy()
+            found.target_cubes[at] = readers_of_kind.cubes.cpu().numpy()
             found.dimensions[at] = maps.shape[-1] - norm.centres

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from tensorscope_nb.numerics.composed import Array
+from tensorscope_nb.recipes.composition import finite
+from tensorscope_nb.scope.forward import cause_of_nan
 from tensorscope_nb.scope.head_weights import head_weights
 from tensorscope_nb.scope.norms import Norm
 
@@ -39,13 +41,15 @@ def copying(scope: Scope) -> Copying:
         there_is = "no head that predicts the next token" if anatomy.task != "causal" else "no unembedding"
         return Copying(np.full(shape, np.nan), np.full(shape, np.nan), f"{scope.name} has {there_is}")
     embed, unembed = (model.get_parameter(f"{path}.weight").detach() for path in (anatomy.embed, anatomy.unembed))
+    if not bool(embed.isfinite().all() and unembed.isfinite().all()):
+        raise ValueError(f"the embeddings of {scope.name} make no eigenvalues: {cause_of_nan(model)}")
     through = torch.zeros(anatomy.d_model, anatomy.d_model, dtype=torch.float64, device=embed.device)
     for start in range(0, len(embed), TOKENS):
         through += unembed[start : start + TOKENS].float().T @ embed[start : start + TOKENS].float()
     final = Norm.of(model, anatomy.final_norm, anatomy.d_model)
     score, chance = np.full(shape, np.nan), np.full(shape, np.nan)
     for layer in range(anatomy.n_layers):
-        weights = head_weights(model, anatomy, layer)
+        weights = finite(head_weights(model, anatomy, layer), scope)
         out, values = weights.O, final.gain[:, None] * (through @ weights.V)
         if final.centres:
             out, values = out - out.mean(-1, keepdim=True), values - values.mean(-2, keepdim=True)

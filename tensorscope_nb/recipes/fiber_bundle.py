@@ -37,7 +37,7 @@ class Rule:
     def __post_init__(self) -> None:
         if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float) or not 0 < self.alpha < 1:
             raise ValueError(f"alpha is {self.alpha!r}: give the level of the tests, between 0 and 1")
-        if self.correction not in CORRECTIONS:
+        if not isinstance(self.correction, str) or self.correction not in CORRECTIONS:
             raise ValueError(f"correction is {self.correction!r}: choose 'holm' or 'bh'")
 
     def flags(self, values: dict[str, Any]) -> dict[str, Any]:

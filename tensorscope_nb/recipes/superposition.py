@@ -11,6 +11,7 @@ from tensorscope_nb.numerics.frames import Frame, random_score, welch_bound
 from tensorscope_nb.recipes.activation_overlap import ActivationOverlap, layer_variables
 from tensorscope_nb.recipes.dataset import Variable, dataset, sample_coords
 from tensorscope_nb.recipes.recipe import recipe
+from tensorscope_nb.scope.forward import cause_of_nan
 from tensorscope_nb.sweep import sweep
 
 if TYPE_CHECKING:
@@ -55,25 +56,28 @@ def superposition(
 
     Result: ``[layer] score, null, null_ci_low, null_ci_high``, the null that of as many independent random directions with
     its 95 % interval (weights are no sample: the score itself has none), ``score_z``, how far it lies from there in standard
-    deviations of the null, ``features_per_dimension``, ``n_zero`` (directions of norm zero: left out of everything, NaN where
-    there is one number per neuron); ``[layer, neuron] dimensionality``; the scalars above, with ``mean_square_overlap_null``
-    and its interval. A multilayer perceptron of Linear layers has the columns of each as directions, one for each input, and
-    no head. With ``samples``, from a_j, what enters the down-projection at each token: ``[layer] interference``, the mean over
-    tokens and neurons of (Σ_{j≠i} a_j cos_ij)², ``interference_ratio``, over the mean of a_i², beside
-    ``interference_ratio_null`` (n − 1) / m of random directions, all with 95 % Student intervals over sequences; both
-    ``…_without_first`` token, and ``top_token_share``, the share of one token in it: massive activations can be most of it.
-    ``sparsity``: of each token, 1 where one neuron is active, 0 where all alike, by Treves–Rolls on |a| and so without a
-    threshold (.36 for Gaussian activations); ``[layer, neuron] neuron_interference`` with its interval, ``neuron_power``,
-    E a_i². With ``per_sample`` also ``[sample, layer] interference_by_sample``.
-    Units: none; interference and power in squared activations.
+    deviations of the null, ``score_centred``, the score of the directions less their mean (of random ones about 1, too),
+    ``features_per_dimension``, ``n_zero`` (directions of norm zero: left out of everything, NaN where there is one number per
+    neuron); ``[layer, neuron] dimensionality``; the scalars above, with ``mean_square_overlap_null`` and its interval, and
+    ``mean_square_overlap_centred``, of the rows less their mean: the rest is a direction that all share. A multilayer perceptron
+    of Linear layers has the columns of each as directions, one for each input, and no head. With ``samples``, from a_j, what
+    enters the down-projection at each token: ``[layer] interference``, the mean over tokens and neurons of (Σ_{j≠i} a_j cos_ij)²,
+    ``interference_ratio``, over the mean of a_i², beside ``interference_ratio_null`` (n − 1) / m of random directions, all with
+    95 % Student intervals over sequences; both ``…_without_first`` token, and ``top_token_share``, the share of one token in it:
+    massive activations can be most of it. ``sparsity``: of each token, 1 where one neuron is active, 0 where all alike, by
+    Treves–Rolls on |a| and so without a threshold (.36 for Gaussian activations); ``[layer, neuron] neuron_interference`` with
+    its interval, ``neuron_power``, E a_i². With ``per_sample`` also ``[sample, layer] interference_by_sample``. Units: none;
+    interference and power in squared activations.
     Errors: UnsupportedModel for a model without MLP blocks known here, with samples also where their activations cannot be
-    read; ValueError for ``per_sample`` without samples. Without a head its scalars are NaN and ``notes`` say so. Cost: 3 n m²
-    per layer and n m² for the head, in double precision; with samples one forward, and per token and layer 2 n m.
+    read; ValueError for ``per_sample`` without samples, and for
+    weights that are not finite. Without a head its scalars are NaN and ``notes`` say so. Cost: 4 n m²
+    per layer and 2 n m² for the head, in double precision; with samples one forward, and per token and layer 2 n m.
     How to read it: compare layers by ``score`` beside its null, and models at equal n and m. When not to trust it: a mean
-    direction shared by all raises scores; norms say what is represented only where they are of two kinds, as in the papers'
-    toy models, and a median says nothing where less than half of the features are represented. Overlap is no cost where the
-    two are never active together: that is what ``interference`` with samples is for. It takes directions with norm 1, as
-    the score does; a norm after the MLP (Gemma, OLMo 2) rescales what is written.
+    direction shared by all raises scores, those that are not centred (in SmolLM2's head it is nearly all of the overlap); norms
+    say what is represented only where they are of two kinds, as in the papers' toy models, and a median says nothing where less
+    than half of the features are represented. Overlap is no cost where the two are never active together: that is what
+    ``interference`` with samples is for. It takes directions with norm 1, as the score does; a norm after the MLP (Gemma, OLMo 2)
+    rescales what is written.
 
     >>> import tensorscope_nb as ts
     >>> found = ts.recipes.superposition(ts.load("tiny"))
@@ -82,7 +86,7 @@ def superposition(
     """
     if per_sample and samples is None:
         raise ValueError("per_sample=True and there are no samples: what it adds is of each sample, pass samples")
-    directions = _directions(scope)
+    directions = [_finite(rows, scope) for rows in _directions(scope)]
     frames = [Frame.of(rows) for rows in directions]
     notes: list[str] = []
     variables = _of_layers(frames)
@@ -130,8 +134,15 @@ def _directions(scope: Scope) -> list[Tensor]:
     return [weight if anatomy.transposed else weight.T for weight in weights]
 
 
+def _finite(rows: Tensor, scope: Scope) -> Tensor:
+    if not bool(rows.isfinite().all()):
+        raise ValueError(f"the weights of {scope.name} make no overlap: {cause_of_nan(scope.model)}")
+    return rows
+
+
 def _of_layers(frames: list[Frame]) -> dict[str, Variable]:
     dims = ("layer",)
+    centred = np.array([frame.centred_score for frame in frames])
     deviation, low, high = np.array([random_score(frame.n, frame.m) for frame in frames]).T
     score = np.array([frame.score for frame in frames])
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -140,6 +151,7 @@ def _of_layers(frames: list[Frame]) -> dict[str, Variable]:
     words = "score of random directions"
     return {
         "score": (dims, score, "overlap of directions, 1 = random", ""),
+        "score_centred": (dims, centred, "overlap of directions less their mean, 1 = random", ""),
         "null": (dims, np.where(np.isfinite(score), 1.0, np.nan), words, ""),
         "null_ci_low": (dims, low, f"{words}, lower end of the 95 % interval", ""),
         "null_ci_high": (dims, high, f"{words}, upper end of the 95 % interval", ""),
@@ -165,16 +177,17 @@ def _of_neurons(kept: ActivationOverlap, n_layers: int) -> dict[str, Variable]:
 def _of_head(scope: Scope, notes: list[str]) -> tuple[dict[str, Variable], str]:
     path = scope.anatomy.unembed
     if path:
-        frame = Frame.of(scope.model.get_parameter(f"{path}.weight").detach(), each=False)
+        frame = Frame.of(_finite(scope.model.get_parameter(f"{path}.weight").detach(), scope), each=False)
         norms = frame.relative_norms()
         half, one = float((norms > 0.5).mean()), float((norms > 1).mean())
         n, m, overlap, welch = len(norms), frame.m, frame.mean_square_overlap, welch_bound(frame.n, frame.m)
+        centred = frame.centred_overlap
         _, low, high = (x / m for x in random_score(frame.n, m))
         null, regime = 1 / m, _regime(half, n, m)
         if frame.n_zero:
             notes.append(f"{frame.n_zero} of the {n} rows of the head are zero: left out of the overlap, and counted in phi")
     else:
-        half = one = overlap = welch = null = low = high = np.nan
+        half = one = overlap = centred = welch = null = low = high = np.nan
         regime = "unknown"
         notes.append("there is no language-model head: its scalars are NaN")
     words, ends = "mean square overlap of random rows", ("lower", "upper")
@@ -182,6 +195,7 @@ def _of_head(scope: Scope, notes: list[str]) -> tuple[dict[str, Variable], str]:
         "phi_half": ((), half, "share of head rows with a norm above half the median", ""),
         "phi_one": ((), one, "share of head rows with a norm above the median", ""),
         "mean_square_overlap": ((), overlap, "mean square overlap of the head's unit rows", ""),
+        "mean_square_overlap_centred": ((), centred, "mean square overlap of the head's rows less their mean, as unit rows", ""),
         "mean_square_overlap_null": ((), null, words, ""),
         "mean_square_overlap_null_ci_low": ((), low, f"{words}, {ends[0]} end of the 95 % interval", ""),
         "mean_square_overlap_null_ci_high": ((), high, f"{words}, {ends[1]} end of the 95 % interval", ""),

@@ -31,14 +31,16 @@ def rotations(model: nn.Module, anatomy: Anatomy, offset: int) -> list[Tensor]:
         raise ValueError(f"offset is {offset}: the context is {anatomy.context}, ask for at most {anatomy.context - 1}")
     angles = _angles(model, anatomy, offset)
     found = []
+    whole = torch.eye(anatomy.d_head, dtype=torch.float64)
     for path in anatomy.attention_paths:
         apply = getattr(sys.modules[type(model.get_submodule(path)).__module__], APPLY, None)
         if path not in angles or apply is None:
             raise UnsupportedModel(f"{path} has no rotary embedding that can be read: leave offset out")
-        basis = torch.eye(anatomy.d_head, dtype=torch.float64)[None, :, None].expand(-1, -1, 2, -1)  # (1, direction, position, d)
         cos, sin = (angle.double().cpu() for angle in angles[path])
+        n = cos.shape[-1]  # a partial embedding turns the first dimensions of a head
+        basis = whole[None, :n, None, :n].expand(-1, -1, 2, -1)  # (1, direction, position, d)
         turned = apply(basis, basis, cos, sin)[0][0]
-        found.append(turned[:, 1] @ turned[:, 0].T)
+        found.append(torch.block_diag(turned[:, 1] @ turned[:, 0].T, whole[n:, n:]))
     return found
 
 

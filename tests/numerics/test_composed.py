@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
-from scipy.stats import beta, ortho_group
+from scipy.stats import ortho_group
 
-from tensorscope_nb.numerics.composed import beyond_the_others, chance, from_the_others, tail
+from tensorscope_nb.numerics.composed import beyond_the_others, chance, from_the_others, tail, third_moment
 from tensorscope_nb.numerics.many import q_values
 
 SPECTRA = {  # squared singular values
     "one": ([1.0], [1.0]),
     "flat": ([1.0] * 4, [1.0] * 6),
     "steep": (0.5 ** np.arange(8), 0.8 ** np.arange(8)),
+    "one ahead": (1 / np.arange(1, 9), 1 / np.arange(1, 11)),
     "full": ([1.0] * 12, [3.0, 1.0]),
 }
 
@@ -18,6 +19,13 @@ SPECTRA = {  # squared singular values
 def purity(spectrum):
     shares = np.array(spectrum) / np.sum(spectrum)
     return float((shares**2).sum())
+
+
+def law(a, b, d):
+    """What ``tail`` takes."""
+    a, b = (np.array(spectrum) / np.sum(spectrum) for spectrum in (a, b))
+    moments = [x for s in (a, b) for x in ((s**2).sum(), (s**3).sum())]
+    return [np.atleast_1d(x) for x in (*chance(moments[0], moments[2], d), third_moment(*moments, d))]
 
 
 def simulated(a, b, d, n=4000, seed=0):
@@ -42,22 +50,27 @@ def test_mean_and_spread_are_those_of_random_rotations(name, d):
         assert sd == 0 and np.allclose(found, 1 / d)  # a map that keeps everything alike has no orientation
 
 
+@pytest.mark.parametrize("name", SPECTRA)
+def test_the_third_moment_is_that_of_random_rotations(name):
+    found = simulated(*SPECTRA[name], 12, n=20_000)
+    mean, _, third = law(*SPECTRA[name], 12)
+    cubes = (found - mean) ** 3
+    assert abs(cubes.mean() - third) < 4 * cubes.std() / np.sqrt(len(cubes)) + 1e-18
+
+
+@pytest.mark.parametrize("name", ["one", "flat", "steep", "one ahead"])
 @pytest.mark.parametrize("d", [12, 30])
-def test_the_tail_is_exact_for_rank_one_and_close_for_others(d):
-    """Where rank is one c² is Beta(1/2, (d − 1)/2); elsewhere the share below p is p, within what 4,000 draws show."""
-    mean, sd = chance(1.0, 1.0, d)
-    at = np.linspace(0.001, 0.8, 9)
-    assert np.allclose(tail(at, mean, sd), beta.sf(at, 0.5, (d - 1) / 2))
-    for name in ("flat", "steep"):
-        a, b = SPECTRA[name]
-        p = tail(simulated(a, b, d), *chance(purity(a), purity(b), d))
-        for level in (0.05, 0.01, 0.001):
-            allowed = level * 0.35 + 3 * np.sqrt(level / len(p))  # of a Beta law in place of the true one
-            assert abs((p <= level).mean() - level) < allowed, (name, level)
+def test_a_p_value_is_as_rare_as_it_says(name, d):
+    """Within what draws show and what the docstring allows; a Beta law of two moments has 5 times .001 with one ahead."""
+    p = tail(simulated(*SPECTRA[name], d, n=20_000), *law(*SPECTRA[name], d))
+    for level, least, most in ((0.05, 0.85, 1.15), (0.01, 0.75, 1.3), (0.001, 0.25, 2.0)):
+        error = 3 * np.sqrt(level / len(p))
+        assert level * least - error < (p <= level).mean() < level * most + error, (level, (p <= level).mean())
 
 
 def test_no_spread_is_no_p_value():
-    assert np.isnan(tail(np.array(0.1), *chance(np.array(0.1), np.array(0.5), np.array(10))))
+    for a in ([1.0] * 10, np.linspace(1, 1 + 1e-6, 10)):  # to rounding, too
+        assert np.isnan(tail(np.array([0.1 + 1e-7]), *law(a, [1.0, 1.0], 10)))
 
 
 def test_rows_and_columns_alone_leave_no_excess():

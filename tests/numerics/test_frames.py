@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -100,3 +102,38 @@ def test_rows_of_zeros_are_left_out_and_counted():
         and np.isnan(random_score(1, 5)).all()
         and Frame.of(rows[:, :1]).score == pytest.approx(1)
     )
+
+
+def test_a_shared_direction_is_in_the_overlap_and_not_in_that_less_the_mean(monkeypatch):
+    monkeypatch.setattr(frames, "ROWS", 64)
+    rows = gaussian(300, 12) + 4.0
+    rows[7] = 0
+    found, there = Frame.of(rows), rows[rows.any(1)]
+    assert found.mean_square_overlap > 0.8
+    assert np.isclose(found.centred_overlap, dense(there - there.mean(0))[0], rtol=1e-9, atol=0)
+    assert np.isclose(Frame.of(rows[:5]).centred_overlap, dense(rows[:5] - rows[:5].mean(0))[0], rtol=1e-9, atol=0)
+    low, high = (1 + 1.5 * (end - 1) for end in random_score(299, 12)[1:])
+    assert low < found.centred_score < high
+
+
+def test_equal_rows_have_nothing_beside_their_mean():
+    found = Frame.of(gaussian(1, 5).expand(7, 5) * 1.1)
+    assert np.isclose(found.mean_square_overlap, 1) and np.isnan(found.centred_overlap)
+    assert np.isnan(Frame.of(gaussian(1, 5)).centred_overlap)
+
+
+def test_a_large_vocabulary_is_never_held_in_double_precision(monkeypatch):
+    """One block of it at a time: a block is let go before the next two are made."""
+    monkeypatch.setattr(frames, "ROWS", 10)
+    alive, most = weakref.WeakSet(), [0]
+    real = frames.unit
+
+    def watched(rows):
+        made = real(rows)
+        alive.add(made)
+        most[0] = max(most[0], len(alive))
+        return made
+
+    monkeypatch.setattr(frames, "unit", watched)
+    Frame.of(gaussian(400, 4))
+    assert most[0] <= 3

@@ -178,3 +178,15 @@ def test_random_models_relate_nothing():
         p.append(ts.recipes.qk_ov_pairing(scope, samples)["p_value"].values.ravel())
     p = np.concatenate(p)
     assert (p <= 0.05).mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / len(p))
+
+
+def test_one_query_has_nothing_to_be_exchanged_with():
+    one = [[1, 2, 1, 3], [4, 5, 4, 6]]
+    found = ts.recipes.qk_ov_pairing(ts.Scope(build("llama")), one)
+    assert found["qk_ov_correlation"].notnull().all() and (found["n_queries"] == 1).all()
+    assert found["qk_ov_correlation_null"].isnull().all() and found["p_value"].isnull().all()
+
+
+def test_where_no_token_occurs_again_it_is_said():
+    found = ts.recipes.qk_ov_pairing(ts.Scope(build("llama")), [[1, 2, 3], [4, 5, 6]])["qk_ov_correlation"]
+    assert found.isnull().all() and "occur" in found.attrs["reason"]

@@ -297,6 +297,7 @@ def test_memory_bounds_the_blocks_and_changes_nothing():
         (ball(100, 3), {"alpha": 0}, "alpha is 0: give the level"),
         (ball(100, 3), {"alpha": "small"}, "alpha is 'small'"),
         (ball(100, 3), {"correction": "bonferroni"}, "correction is 'bonferroni': choose 'holm' or 'bh'"),
+        (ball(100, 3), {"correction": ["holm"]}, r"correction is \['holm'\]: choose 'holm' or 'bh'"),
         (ball(100, 3), {"reach": -1.0}, "reach is -1.0: give a distance above 0"),
         (ball(100, 3), {"rows": [0, 100]}, "rows has 100: there are 100 points, numbered from 0"),
         (ball(100, 3), {"rows": []}, "give whole numbers, at least one"),

@@ -318,3 +318,18 @@ def test_half_precision_is_read_as_it_is():
 def test_the_view_is_of_the_layers_scores():
     found = ts.recipes.superposition(ts.load("tiny"))
     assert repr(ts.view(found)) == "LayerBars(score)"
+
+
+def test_weights_that_are_not_finite_are_named():
+    """A row that no prompt reads: the model itself runs."""
+    model = build("llama")
+    scope = ts.Scope(model)
+    for name, parameter in (("down_proj", model.model.layers[1].mlp.down_proj.weight), ("lm_head", model.lm_head.weight)):
+        kept = parameter.detach().clone()
+        parameter.data[3, 0] = np.nan
+        with pytest.raises(ValueError, match=rf"{name}.* holds NaN"):
+            ts.recipes.superposition(scope)
+        parameter.data.copy_(kept)
+    model.model.embed_tokens.weight.data[40] = np.inf
+    with pytest.raises(ValueError, match=r"embed_tokens.* holds NaN or infinity"):
+        ts.recipes.qk_ov_pairing(scope)

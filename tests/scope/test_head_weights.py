@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from model_zoo import CAUSAL, OTHERS, build
 from transformers import BertConfig, BertModel
 
@@ -107,6 +108,25 @@ def test_a_rotation_is_what_the_model_does_to_a_query_so_far_away(name):
             unturned = here.double() @ rotations(scope.model, scope.anatomy, 3)[layer].T
             assert torch.allclose(unturned @ rotations(scope.model, scope.anatomy, 3 + offset)[layer], there.double(), atol=1e-4)
             assert torch.allclose(here.double() @ turned[layer], there.double(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["StableLm", "GPTNeoX"])
+def test_a_partial_rotation_leaves_the_other_dimensions_alone(kind):
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=50, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+        max_position_embeddings=32, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        scope = ts.Scope(getattr(transformers, f"{kind}ForCausalLM")(config).eval())
+    n = int(8 * 0.25)  # the share that both rotate, unless told otherwise
+    for layer, turned in enumerate(rotations(scope.model, scope.anatomy, 5)):
+        assert torch.equal(turned[n:, n:], torch.eye(8 - n).double()) and not turned[:n, n:].any() and not turned[n:, :n].any()
+        site = f"layers.{layer}.attn.q"
+        at = lambda t, site=site: scope.record(
+            ts.Samples.tokens(torch.tensor([[5]]), more={"position_ids": torch.tensor([[t]])}), site
+        )
+        assert torch.allclose(at(0)[site].double() @ turned, at(5)[site].double(), atol=1e-5)
 
 
 def test_the_score_of_a_pair_of_positions_is_that_of_their_offset():
