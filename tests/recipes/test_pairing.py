@@ -391,7 +391,7 @@ def test_bad_input_is_one_clear_line():
         (lambda ds: ts.recipes.circuits(ds, heads=3), TypeError, "heads is a int: give the result of induction_heads"),
         (lambda ds: ts.recipes.circuits(ds.sel(kind="K")), ValueError, "kind is no dimension here any more: choose with a list"),
         (lambda ds: ts.recipes.circuits(ds, heads=ds), LookupError, "heads has no previous_token"),
-        (lambda ds: ts.recipes.circuits(ds, heads="1.1"), TypeError, "heads takes the result of induction_heads, and a str came"),
+        (lambda ds: ts.recipes.circuits(ds, heads="1.1"), TypeError, "heads is a str: give the result of induction_heads"),
     ],
 )
 def test_circuits_says_what_is_wrong(call, error, says):
