@@ -20,6 +20,7 @@ from tensorscope_nb.scope.projections import Projections
 from tensorscope_nb.scope.stream import BIAS, Stream, sources, tolerance
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep import bar
+from tensorscope_nb.sweep.faults import too_much
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -214,8 +215,5 @@ def _check_size(samples: Samples, n_heads: int, n_sources: int) -> None:
     n, length = samples.input_ids.shape
     needed = 4 * n * n_heads * length**2 * (2 * n_sources + 2)
     if needed > current().memory:
-        raise ValueError(
-            f"taking apart {n_heads} heads of {n} samples of {length} tokens by {n_sources} sources makes "
-            f"{needed / 2**30:.1f} GiB, more than the memory option ({current().memory / 2**30:.1f} GiB): choose layers= and "
-            "heads=, give fewer or shorter samples, or raise ts.options(memory=…)"
-        )
+        what = f"the parts of {n_heads} heads of {n} samples of {length} tokens by {n_sources} sources"
+        raise too_much(what, needed, "choose layers= and heads=, give fewer or shorter samples")

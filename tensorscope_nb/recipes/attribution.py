@@ -18,6 +18,7 @@ from tensorscope_nb.scope.stream import BIAS, EMBED, Stream, tolerance
 from tensorscope_nb.scope.unembedding import Unembedding
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep import Chunk, sweep
+from tensorscope_nb.sweep.faults import too_much
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -201,10 +202,7 @@ def _targets(scope: Scope, samples: Samples, target: Any) -> Tensor:
 def _check_size(samples: Samples, per_position: int) -> None:
     needed = 4 * samples.input_ids.nelement() * per_position
     if needed > current().memory:
-        raise ValueError(
-            f"the attributions of {samples.input_ids.nelement()} positions take {needed / 2**30:.1f} GiB, more than the memory "
-            f"option ({current().memory / 2**30:.1f} GiB): ask for fewer samples, or raise ts.options(memory=…)"
-        )
+        raise too_much(f"the attributions of {samples.input_ids.nelement()} positions", needed, "ask for fewer samples")
 
 
 def _variables(found: dict[str, np.ndarray], than: str) -> dict[str, Variable]:

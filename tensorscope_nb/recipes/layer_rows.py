@@ -14,6 +14,7 @@ from tensorscope_nb.recipes.paired_inputs import APART
 from tensorscope_nb.recipes.recipe import weights_of
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep import Chunk, sweep
+from tensorscope_nb.sweep.faults import too_much
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,12 +96,10 @@ class _Reader:
 
     def _check_memory(self, done: int) -> None:
         """Said after the first chunk, before the memory is gone."""
-        needed, most = sum(part.nbytes for kept in self.rows for part in kept) * self.n_samples / done, current().memory
-        if needed > most:
-            raise ValueError(
-                f"the rows of {self.n_samples} samples take {needed / 2**30:.2f} GiB in {len(self.needs)} layers, more than the "
-                f'memory option ({most / 2**30:.2f} GiB): give fewer samples, tokens="mean", or raise ts.options(memory=…)'
-            )
+        needed = sum(part.nbytes for kept in self.rows for part in kept) * self.n_samples / done
+        if needed > current().memory:
+            what = f"the rows of {self.n_samples} samples in {len(self.needs)} layers"
+            raise too_much(what, needed, 'give fewer samples, tokens="mean"')
 
     def result(self) -> LayerRows:
         layers = []

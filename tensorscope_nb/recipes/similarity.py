@@ -13,6 +13,7 @@ from tensorscope_nb.recipes.layer_rows import BETWEEN, constant_layers, rows_of_
 from tensorscope_nb.recipes.paired_inputs import paired_inputs
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.settings import current
+from tensorscope_nb.sweep.faults import too_much
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -116,9 +117,5 @@ def representational_similarity(
 
 
 def _check_memory(n_values: int, n_rows: int) -> None:
-    needed, most = 8 * n_values, current().memory
-    if needed > most:
-        raise ValueError(
-            f"the dissimilarities of {n_rows} rows take {needed / 2**30:.2f} GiB, more than the memory option "
-            f'({most / 2**30:.2f} GiB): give fewer samples, tokens="mean" or "last", or raise ts.options(memory=…)'
-        )
+    if 8 * n_values > current().memory:
+        raise too_much(f"the dissimilarities of {n_rows} rows", 8 * n_values, 'give fewer samples, tokens="mean" or "last"')

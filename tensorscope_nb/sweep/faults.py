@@ -19,8 +19,8 @@ def not_finite(parameter: Parameter, gradients: Gradients, part: Samples) -> Val
     )
 
 
-def too_much(what: str, size: float) -> ValueError:
+def too_much(what: str, size: float, instead: str = "ask for fewer modules=") -> ValueError:
     return ValueError(
         f"{what} take {size / 2**30:.2g} GiB, more than the memory option allows ({current().memory / 2**30:.2g} GiB): "
-        "ask for fewer modules=, or raise ts.options(memory=…)"
+        f"{instead}, or raise ts.options(memory=…)"
     )

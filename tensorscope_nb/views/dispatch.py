@@ -179,4 +179,5 @@ def _pair(dims: Sequence[str], x: str | None, y: str | None) -> tuple[str, str] 
         return None
     if free[0] == "position":
         free.reverse()  # a text runs from left to right
-    return (free[0], free[1]) if not any(d in TIME for d in dims) or twins(*free) else None
+    along_time = any(d in TIME for d in dims)
+    return (free[0], free[1]) if not along_time or twins(*free) or set(free) == {"layer", "position"} else None
