@@ -251,11 +251,11 @@ def test_a_scale_of_the_models_own_is_that_of_the_scores():
 
 def test_samples_and_weights_that_are_no_tokens_and_no_numbers_are_named():
     model = random_gpt2()
-    with pytest.raises(TypeError, match="these samples are tensors .x., and gpt2 reads tokens"):
+    with pytest.raises(TypeError, match=r"these samples are tensors .x., and gpt2 reads tokens"):
         attribution(ts.Scope(model), ts.Samples.tensors(torch.rand(3, 4)))
     scope = ts.Scope(model)
     model.transformer.h[0].mlp.c_fc.bias.data[0] = torch.nan
-    with pytest.raises(ValueError, match="not finite: the parameter transformer.h.0.mlp.c_fc.bias holds NaN"):
+    with pytest.raises(ValueError, match=r"not finite: the parameter transformer.h.0.mlp.c_fc.bias holds NaN"):
         attribution(scope, SAMPLES)
 
 
