@@ -65,9 +65,9 @@ def representational_similarity(
     of different lengths.
 
     Measured, at 8 to 60 samples with all distances and both correlations: the interval holds the true value in .91 to 1.00 of
-    cases for normal rows of 4 to 40 directions; in .88 where few directions hold the variance and the similarity is near 1;
-    and in no more than .80 where those are heavy-tailed besides (Student's t with 4 degrees of freedom): with Pearson's at any
-    similarity, with Spearman's above .9. Around 0 it is too wide for normal rows.
+    cases for normal rows of 4 to 40 directions alike; down to .88 where few directions hold the variance and the similarity is
+    near 1; and down to .80 where those are heavy-tailed besides (Student's t with 4 degrees of freedom): Pearson's at any
+    similarity, Spearman's above .9. Around 0 it is too wide for normal rows.
     Errors: as in ``linear_cka``; ValueError where the dissimilarities exceed the memory option. Cost: one forward of each
     model, n² Σ d / 2 products, a sort of n² / 2 numbers per layer for each sample (or group) left out, and n² / 2 products for
     each pair of layers and exchange (``permutations=0`` spares those).

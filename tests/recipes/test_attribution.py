@@ -234,7 +234,7 @@ def test_a_model_that_adds_something_unknown_is_refused():
 def test_parameters_that_are_no_numbers_are_named():
     scope = ts.Scope(random_gpt2())
     scope.model.transformer.ln_f.bias.data[3] = torch.nan
-    with pytest.raises(ValueError, match=r"the parameters of transformer\.ln_f hold NaN or infinity"):
+    with pytest.raises(ValueError, match=r"the parameters of transformer.ln_f hold NaN or infinity"):
         attribution(scope, SAMPLES)
 
 

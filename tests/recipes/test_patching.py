@@ -148,7 +148,11 @@ def test_padding_on_either_side_and_on_different_sides_gives_the_same(name):
     other = CORRUPT.clone()
     other[:, 0] = CLEAN[:, 0]
     other[torch.arange(6), MASK.sum(1) - 1] = CLEAN[torch.arange(6), MASK.sum(1) - 1] % 49 + 1
-    answers = [patching(scope, A, b, sites="z", metric="logit_diff") for b in (ts.Samples.tokens(other, MASK), left(other))]
+    pairs = [
+        ts.Samples.tokens(b.input_ids, b.attention_mask, labels=b.input_ids)
+        for b in (ts.Samples.tokens(other, MASK), left(other))
+    ]
+    answers = [patching(scope, A, b, layers=[0], sites="z", metric="logit_diff") for b in pairs]
     assert np.allclose(answers[0]["clean"], answers[1]["clean"], atol=1e-5)
     by_position = patching(scope, A, B, per_sample=True)["effect_by_sample"].values
     moved = patching(scope, left(CLEAN), B, per_sample=True)["effect_by_sample"].values
