@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
-SHORTEST = 5  # spacings on each side of a change: fewer would let one accidental tie decide
+SHORTEST = 5  # spacings on each side of a change: with fewer, one somewhat long spacing would decide
 DRAWS, SEED = 200_000, 0
 TAIL = 0.01  # share of the null that its exponential tail is fitted to
 

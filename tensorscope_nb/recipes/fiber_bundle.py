@@ -246,14 +246,15 @@ def fiber_bundle_test(
     blocks that fit the memory option, twice with the surrogate; n × k_max neighbours are held.
     How to read it: a rejection says "not one power law in this window"; the dimension says more than the flag. Look at rates
     beside those of the surrogate. When not to trust it: a gradient of the density looks like a change of dimension, and so do
-    clusters, the edge of the cloud, and its curvature in a wide window. Measured on balls, spheres, Gaussians of 3 to 50
-    dimensions, a torus and a swiss roll, p ≤ .05 and ≤ .001 came at most this often: .06 and .003 of 5,000 points with k
-    1–50, .065 and .002 of 20,000 with k 10–100 (the defaults), .33 and .04 of 5,000 with k 10–400 (in the swiss roll .55 and
-    .44, and of 500 there with k 1–50 .21 and .01: its sheets are neighbours). What is not rejected is not shown to be a
-    manifold: p_fiber ≤ .001 comes with probability .5 where dimensions apart by 3 meet in the middle of 49 spacings, and .9
-    of 90; after Holm far less, and dimensions apart by just 2 are flagged half as often as they are found. High dimensions
-    come out too low, as of any estimator from few points (30 for 50, with 20,000 points). Tests of neighbouring points share
-    their distances, so that rates have no interval.
+    clusters, the edge of the cloud, and its curvature in a wide window. Equal points count once, nearly equal ones do not: with
+    k_min = 1 a single copy but for rounding makes its point violate both (``nearest`` shows it, k_min = 2 leaves it out).
+    Measured on balls, spheres, Gaussians of 3 to 50 dimensions, a torus and a swiss roll, p ≤ .05 and ≤ .001 came at most this
+    often: .06 and .003 of 5,000 points with k 1–50, .065 and .002 of 20,000 with k 10–100 (the defaults), .33 and .04 of 5,000
+    with k 10–400 (in the swiss roll .55 and .44, and of 500 there with k 1–50 .26 and .02: its sheets are neighbours). What is
+    not rejected is not shown to be a manifold: p_fiber ≤ .001 comes with probability .5 where dimensions apart by 3 meet in the
+    middle of 49 spacings, and .9 of 90; after Holm far less, and dimensions apart by just 2 are flagged half as often as they are
+    found. High dimensions come out too low, as of any estimator from few points (30 for 50, with 20,000 points). Tests of
+    neighbouring points share their distances, so that rates have no interval.
 
     >>> import numpy as np
     >>> import tensorscope_nb as ts

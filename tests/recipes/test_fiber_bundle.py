@@ -337,3 +337,11 @@ def test_the_sizes_on_smooth_manifolds_are_what_the_docstring_says(cloud):
     if cloud == "Gaussian of 50":
         wide = test(points, k_min=10, k_max=400)
         assert float((wide["p_manifold"] <= 0.05).mean()) > 0.2, "the caveat about wide windows can go"
+
+
+def test_a_copy_but_for_rounding_decides_alone_unless_it_is_left_out():
+    points = ball(800, 6)
+    points = np.concatenate([points, points[:20] + 1e-9 * np.random.default_rng(1).normal(size=(20, 6))])
+    flagged = test(points)["violates_fiber"].values
+    assert flagged[:20].all() and flagged[800:].all() and not flagged[20:800].any()
+    assert not test(points, k_min=2)["violates_manifold"].any()

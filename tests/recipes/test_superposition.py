@@ -333,3 +333,21 @@ def test_weights_that_are_not_finite_are_named():
     model.model.embed_tokens.weight.data[40] = np.inf
     with pytest.raises(ValueError, match=r"embed_tokens.* holds NaN or infinity"):
         ts.recipes.qk_ov_pairing(scope)
+
+
+def test_what_is_less_the_mean_is_that_of_all_pairs_and_blind_to_a_shift():
+    model = random_gpt2()
+    head, down = model.transformer.wte.weight, model.transformer.h[0].mlp.c_proj.weight
+    before = ts.recipes.superposition(ts.Scope(model))
+    with torch.no_grad():
+        for rows in (head, down):
+            rows += 3 * rows.std()
+    found = ts.recipes.superposition(ts.Scope(model))
+    for name, rows, factor in (("score_centred", down, down.shape[1]), ("mean_square_overlap_centred", head, 1)):
+        rows = rows.detach().double().numpy()
+        rows = rows - rows.mean(0)
+        unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        n = len(rows)
+        assert np.isclose(found[name].values.flat[0], factor * (((unit @ unit.T) ** 2).sum() - n) / (n * (n - 1)), rtol=1e-6)
+        assert np.isclose(found[name].values.flat[0], before[name].values.flat[0], rtol=1e-4)
+    assert found["mean_square_overlap"] > 3 * before["mean_square_overlap"] and found["score"][0] > 3 * before["score"][0]
