@@ -67,14 +67,14 @@ def log_t_interval(values: Array, axis: int = 0, level: float = 0.95, least: int
     return mean, mean * np.exp(-half), mean * np.exp(half)
 
 
-def fisher(r: Array) -> Array:
+def fisher_z(r: Array) -> Array:
     """atanh of correlations, about normal; of ±1, where it is infinite, that of CERTAIN."""
     return np.arctanh(np.clip(r, -CERTAIN, CERTAIN))
 
 
 def correlation_interval(r: Array, axis: int = 0, level: float = 0.95) -> tuple[Array, Array, Array]:
     """Of the correlations of units, tanh of the mean of atanh r and of its Student interval; NaN is left out."""
-    mean, low, high = (np.tanh(x) for x in t_interval(fisher(r), axis, level))
+    mean, low, high = (np.tanh(x) for x in t_interval(fisher_z(r), axis, level))
     return mean, low, high
 
 
@@ -86,7 +86,7 @@ def jackknife_interval(value: Array, left_out: Array, level: float = 0.95) -> tu
     from scipy.stats import t
 
     n = len(left_out)
-    z, without = fisher(value), fisher(left_out)
+    z, without = fisher_z(value), fisher_z(left_out)
     error = np.sqrt((n - 1) * without.var(0))
     half = t.ppf(0.5 + level / 2, n - 1) * error
     exact = np.abs(value) > CERTAIN

@@ -8,7 +8,7 @@ import numpy as np
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.numerics.composed import LEAST, beyond_the_others, chance, tail, third_moment
-from tensorscope_nb.numerics.intervals import correlation_interval, fisher, t_test
+from tensorscope_nb.numerics.intervals import correlation_interval, fisher_z, t_test
 from tensorscope_nb.numerics.many import q_values
 from tensorscope_nb.recipes.attended_values import AttendedValues
 from tensorscope_nb.recipes.composition import KINDS, Compositions, compositions
@@ -181,7 +181,7 @@ def _beside_the_others(composition: Array) -> tuple[Array, Array, Array]:
 
 
 def _correlations(right: Array, others: Array) -> dict[str, Variable]:
-    p = t_test(fisher(right) - fisher(others))
+    p = t_test(fisher_z(right) - fisher_z(others))
     r, low, high = correlation_interval(right)
     null = correlation_interval(others)[0]
     words = "attention score with the direct logit of the next token"

@@ -106,7 +106,7 @@ def test_tokens_are_read_where_there_is_a_tokenizer_and_numbered_where_there_is_
     assert found["token"].values[0] == "<|endoftext|>" and " E" in found["token"].values and found.sizes["token_id"] == 512
     bare = ts.recipes.embedding_singularities(ts.Scope(scope.model))
     assert bare["token"].values[:3].tolist() == ["0", "1", "2"] and np.array_equal(bare["dim"], found["dim"])
-    assert repr(ts.view(found)) == "Ranking(dim)"
+    assert repr(ts.view(found)) == "SampleTable(dim) | Scatter(dim)"
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "bert", "bert headless"])
