@@ -159,12 +159,12 @@ def _pair_variables(found: Compositions, anatomy: Anatomy) -> dict[str, Variable
     tables: dict[str, tuple[Array, str, str]] = {
         "composition": (composition, "composition", ""),
         "null": (null, "composition by chance, root mean square", ""),
-        "composition_z": (z, "above chance", "standard deviations"),
+        "composition_z": (z, "above chance", "sd"),
         "composition_p_value": (p, "p of a composition above chance", ""),
         "composition_q_value": (q_values(p), "q of a composition above chance, over all pairs", ""),
         "expected": (expected, "expected of the two heads", ""),
         "excess": (composition - expected, "excess over what is expected", ""),
-        "excess_z": (excess_z, "excess", "standard deviations"),
+        "excess_z": (excess_z, "excess", "sd"),
         "excess_q_value": (q_values(excess_p), "q of such an excess, over all pairs", ""),
     }
     n = anatomy.n_layers * anatomy.n_heads
