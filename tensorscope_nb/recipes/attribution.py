@@ -186,6 +186,8 @@ def logit_attribution(
 
 
 def _with_tokens(scope: Scope, samples: Any) -> Samples:
+    if not scope.anatomy.n_vocab:
+        raise UnsupportedModel(f"no next token: {scope.name} reads no tokens")
     given = scope.samples(samples)
     given.input_ids  # noqa: B018  says what is missing where the samples are no tokens
     return given

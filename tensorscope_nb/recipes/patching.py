@@ -146,6 +146,8 @@ def patching(
     by_head = sites == "z"
     anatomy = scope.anatomy
     anatomy.require_heads()
+    if not anatomy.n_vocab:
+        raise UnsupportedModel(f"no tokens: {scope.name} reads none, and patching pairs the positions of tokens")
     clean = scope.samples(clean)
     corrupt = aligned(clean, scope.samples(corrupt))
     length = clean.input_ids.shape[1]

@@ -201,6 +201,7 @@ def test_other_precisions_add_up_to_their_own_rounding(dtype):
         ("bert headless", "post-norm"),
         ("falcon", "no heads: FalconForCausalLM"),
         ("bloom", "no heads: BloomForCausalLM"),
+        ("vit", "no next token: ViTForImageClassification reads no tokens"),
     ],
 )
 def test_models_that_do_not_add_up_in_the_open_are_refused(name, says):

@@ -300,6 +300,7 @@ def test_pairs_that_are_none_are_refused(scope):
     ("name", "options", "says"),
     [
         ("falcon", {}, "no heads"),
+        ("vit", {}, "no tokens: ViTForImageClassification reads none"),
         ("bert headless", {}, "no loss"),
         ("bert classifier", {"metric": "logit_diff"}, "no next token"),
     ],

@@ -449,7 +449,10 @@ def test_wrong_arguments(scopes, recipe):
 
 
 def test_what_takes_too_much_memory_is_refused_before_it_is_taken(scopes):
-    with ts.options(memory=4096), pytest.raises(ValueError, match=r"the rows of 8 samples in . layers take .* more than the memory option"):
+    with (
+        ts.options(memory=4096),
+        pytest.raises(ValueError, match=r"the rows of 8 samples in . layers take .* more than the memory option"),
+    ):
         cka(*scopes, SAMPLES, chunk=1)
     with ts.options(memory=40_000):
         assert np.isfinite(similarity(*scopes, SAMPLES)["similarity"]).all()
