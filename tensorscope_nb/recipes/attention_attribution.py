@@ -183,12 +183,14 @@ def attention_attribution(
     reasons = Reasons(scope, of_layers, of_heads, relative)
     if samples.has_tokens:
         _check_size(samples, len(of_layers) * len(of_heads), len(reasons.sources))
-    rows: list[Found] = []
+    found: Found = {}
     with bar(len(samples), "attention attribution", progress) as done:
         for i in range(len(samples)):
-            rows.append(reasons.of(samples[i : i + 1]))
+            row = reasons.of(samples[i : i + 1])
+            found = found or {name: np.empty((len(samples), *values.shape), values.dtype) for name, values in row.items()}
+            for name, values in row.items():
+                found[name][i] = values
             done.update()
-    found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     cell = ("sample", "layer", "head", "query", "key")
     than = ", less its mean over the row" if relative else ""
     variables: dict[str, Variable] = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from tensorscope_nb.numerics.alignment import Numbers
 from tensorscope_nb.numerics.dissimilarity import COMPARES, DISTANCES, GROUPS, Tables, compared, exchanged, n_pairs
 from tensorscope_nb.recipes.dataset import Variable, dataset
 from tensorscope_nb.recipes.layer_rows import BETWEEN, constant_layers, rows_of_both, said
@@ -90,7 +91,7 @@ def representational_similarity(
     pair.require(LEAST)
     seed = current().seed if seed is None else seed
     a, b = rows_of_both(pair, sites=sites, tokens=tokens, skip_first=skip_first, chunk=chunk, progress=progress)
-    _check_memory(n_pairs(a.sample) * (len(a.layers) + (0 if b is a else len(b.layers))), len(a.sample))
+    _check_memory(len(a.layers) + (0 if b is a else len(b.layers)), a.sample)
     one = Tables.of(a.layers, a.sample, distance)
     other = one if b is a else Tables.of(b.layers, b.sample, distance)
     value, low, high = compared(one, other, a.sample, compare, seed)
@@ -116,6 +117,9 @@ def representational_similarity(
     return result
 
 
-def _check_memory(n_values: int, n_rows: int) -> None:
-    if 8 * n_values > current().memory:
-        raise too_much(f"the dissimilarities of {n_rows} rows", 8 * n_values, 'give fewer samples, tokens="mean" or "last"')
+def _check_memory(n_layers: int, sample: Numbers) -> None:
+    """Each table, its ranks, these centred, and moved about; the numbers of the rows of each pair, and the pair of two rows."""
+    rows, pairs = len(sample), n_pairs(sample)
+    needed = 8 * (4 * n_layers * pairs + 2 * pairs + rows**2)
+    if needed > current().memory:
+        raise too_much(f"the dissimilarities of {rows} rows", needed, 'give fewer samples, tokens="mean" or "last"')
