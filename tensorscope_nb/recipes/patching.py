@@ -269,6 +269,8 @@ def _variables(
         "effect": (dims, t_interval(effect)[0], "change of the metric by the patch, mean over samples", unit),
     }
     said: dict[str, str] = {}
+    if np.isnan(ratio[0]).any():
+        said["nan"] = "clean and corrupt of the samples that have this place do not differ in the metric"
     if np.isnan(ratio[0]).all():
         said["undefined"] = said["nan"] = "clean and corrupt do not differ in the metric: there is nothing to recover"
     for name, values in (("clean", clean), ("corrupt", corrupt), ("difference", clean - corrupt)):
@@ -277,6 +279,6 @@ def _variables(
         variables[name] = ((), mean, f"{words}, mean over samples", unit)
         variables[f"{name}_ci_low"] = ((), low, f"{words}, lower end of the 95 % interval", unit)
         variables[f"{name}_ci_high"] = ((), high, f"{words}, upper end of the 95 % interval", unit)
-        if name == "difference" and low <= 0 <= high and not said:
+        if name == "difference" and low <= 0 <= high and "undefined" not in said:
             said["caution"] = "the interval of the difference between clean and corrupt holds 0: its shares mean little"
     return variables, said

@@ -99,6 +99,14 @@ def test_where_nothing_differs_there_is_no_share_and_it_says_why(scope):
     assert "do not differ" in said["undefined"] and said["nan"] == said["undefined"]  # a view says it beside its empty cells
 
 
+def test_a_place_that_only_samples_without_a_difference_have_says_so(scope):
+    longer = torch.cat([CLEAN[:2], torch.ones(2, 3, dtype=torch.long)], 1)
+    clean, corrupt = (A + ts.Samples.tokens(longer, task="alike") for A in (A, B))
+    found = patching(scope, clean, corrupt)["recovered"]
+    assert found.isel(position=slice(12)).notnull().all() and found.isel(position=slice(12, 15)).isnull().all()
+    assert "that have this place do not differ" in found.attrs["nan"] and "undefined" not in found.attrs
+
+
 def test_shares_of_a_difference_that_is_not_sure_are_cautioned_about(scope):
     effect = scope.rule.per_sample(scope.record(B, "logits")["logits"], A) - scope.losses(A)
     assert effect.min() < 0 < effect.max()  # the corruption helps some samples and harms others
