@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tensorscope_nb.scope.norms import Norm
+from tensorscope_nb.scope.readout import output_weights
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope.anatomy import Anatomy
@@ -36,9 +37,9 @@ def head_weights(model: nn.Module, anatomy: Anatomy, layer: int) -> HeadWeights:
     behind attention, through which goes what all heads write together (O)."""
     anatomy.require_heads()
     read = reading_norm(model, anatomy, layer)
-    weights = {block: _stacked(model, anatomy, layer, block) for block in ("Q", "K", "V", "O")}
+    weights = {"O": output_weights(model, anatomy, layer).double()}
     for block in ("Q", "K", "V"):
-        gained = read.gain[:, None] * _normed(model, anatomy, layer, block, weights[block])
+        gained = read.gain[:, None] * _normed(model, anatomy, layer, block, _stacked(model, anatomy, layer, block))
         weights[block] = gained - gained.mean(1, keepdim=True) if read.centres else gained
     after = anatomy.table.after_attention if anatomy.table else ""
     path = f"{anatomy.names[layer]}.{after}" if after else ""
@@ -71,12 +72,12 @@ def _post_norm(anatomy: Anatomy) -> bool:
 
 
 def _stacked(model: nn.Module, anatomy: Anatomy, layer: int, block: str) -> Tensor:
-    """(head, d_model, d_head) of Q, K and V; (head, d_head, d_model) of O."""
+    """(head, d_model, d_head) of Q, K or V."""
     parts = []
     for head in range(anatomy.n_heads):
         piece = anatomy.slice(layer, block, head)
         part = piece.of(model.get_parameter(piece.parameter).detach()).double()
-        parts.append(part if (piece.axis == 1) == (block != "O") else part.T)
+        parts.append(part if piece.axis == 1 else part.T)
     return torch.stack(parts)
 
 
