@@ -4,12 +4,9 @@ It runs in a process of its own: what it brings along is noticed by torch and tr
 """
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 
-FOLDER = Path(sys.prefix) / "second"
 K = 50
 
 

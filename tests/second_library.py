@@ -5,7 +5,6 @@ They run in a process of their own: what they bring along is noticed by torch an
 
 import json
 import sys
-from pathlib import Path
 
 import torch
 from curved_models import perceptron
@@ -16,7 +15,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import tensorscope_nb as ts
 
-FOLDER = Path(sys.prefix) / "second"
 K = 3
 TOLERANCE = 1e-5  # of a residual: an eigenvalue is off by about its square
 STEPS = 45  # of Lanczos without restarts: enough for these models

@@ -4,15 +4,12 @@ In a process of its own, like the eigenvalues: what the libraries bring along is
 """
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import torch
 from tiny_models import random_gpt2
 from torch import nn
 
-FOLDER = Path(sys.prefix) / "second"
 LIBRARIES = {"pytorch-cka": "cka", "repsim": "repsim", "rsatoolbox": "rsatoolbox"}
 X = torch.randn(24, 10, generator=torch.Generator().manual_seed(0))
 IDS = torch.randint(1, 50, (20, 12), generator=torch.Generator().manual_seed(1))

@@ -21,7 +21,8 @@ from tensorscope_nb.sweep.objective import Objective
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench_gradients import bare_pass
-from second_library import FOLDER, by_eigenthings, by_scipy, curvlinops_operator, eigenthings_operator, supervised
+from other_libraries import FOLDER
+from second_library import by_eigenthings, by_scipy, curvlinops_operator, eigenthings_operator, supervised
 from side_by_side import line, ratios
 
 sys.path.append(str(FOLDER))  # only now: torch, when it is imported, takes notice of what is there

@@ -1,17 +1,12 @@
 """Composition scores as another library has them."""
 
 import functools
-import importlib.util
-import json
-import os
-import subprocess
-import sys
 
 import composition_by_another
 import numpy as np
 import pytest
 from composition_by_another import MODELS
-from second_library import FOLDER
+from other_libraries import found_by
 
 import tensorscope_nb as ts
 
@@ -21,18 +16,7 @@ NEEDED = ("transformer_lens", "jaxtyping", "einops", "datasets", "multiprocess",
 
 @functools.cache
 def by_another():
-    missing = [name for name in NEEDED if not (FOLDER / name).is_dir() and importlib.util.find_spec(name) is None]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} not installed: make test puts them into {FOLDER}")
-    done = subprocess.run(
-        [sys.executable, composition_by_another.__file__, *MODELS],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return found_by(composition_by_another, NEEDED, *MODELS)
 
 
 def off(name, kind):

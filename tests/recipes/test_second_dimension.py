@@ -1,31 +1,16 @@
 """Local dimensions of clouds as another library finds them, with neighbours of its own."""
 
-import importlib.util
-import json
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import second_geometry
-from second_geometry import FOLDER, K, clouds
+from other_libraries import found_by
+from second_geometry import K, clouds
 
 import tensorscope_nb as ts
 
 
 def by_other():
-    if not (FOLDER / "skdim").is_dir() and importlib.util.find_spec("skdim") is None:
-        pytest.skip(f"scikit-dimension is not installed: make test puts it into {FOLDER}")
-    done = subprocess.run(
-        [sys.executable, second_geometry.__file__],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return found_by(second_geometry, {"scikit-dimension": "skdim"})
 
 
 @pytest.mark.slow

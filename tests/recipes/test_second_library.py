@@ -1,17 +1,12 @@
 """Eigenvalues of the loss's curvature as two other libraries find them, and a dense matrix where those differ."""
 
-import importlib.util
-import json
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import second_library
 import torch
 from curved_models import at_weights, flat_weights
-from second_library import ENDS, FOLDER, MODELS, K
+from other_libraries import found_by
+from second_library import ENDS, MODELS, K
 from torch.func import functional_call
 
 import tensorscope_nb as ts
@@ -28,19 +23,7 @@ def quiet():
 
 def by_others(*names):
     """What they find for these models, by matrix and end."""
-    missing = [name for name in LIBRARIES if not (FOLDER / name).is_dir() and importlib.util.find_spec(name) is None]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} not installed: make test puts them into {FOLDER}")
-    places = [str(FOLDER), os.environ.get("PYTHONPATH")]
-    done = subprocess.run(
-        [sys.executable, second_library.__file__, *names],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return found_by(second_library, LIBRARIES, *names)
 
 
 def ours(name, matrix, which, **options):

@@ -1,15 +1,10 @@
 """Similarities of layers as three other libraries find them."""
 
-import importlib.util
-import json
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import second_representations
-from second_representations import FOLDER, LIBRARIES, given, models
+from other_libraries import found_by
+from second_representations import LIBRARIES, given, models
 
 import tensorscope_nb as ts
 
@@ -18,21 +13,7 @@ cka, similarity = ts.recipes.linear_cka, ts.recipes.representational_similarity
 
 @pytest.fixture(scope="module")
 def others():
-    missing = [
-        name for name, module in LIBRARIES.items() if not (FOLDER / module).is_dir() and importlib.util.find_spec(module) is None
-    ]
-    if missing:
-        pytest.skip(f"{' and '.join(missing)} not installed: make test puts them into {FOLDER}")
-    places = [str(FOLDER), os.environ.get("PYTHONPATH")]
-    done = subprocess.run(
-        [sys.executable, second_representations.__file__],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, places))},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return found_by(second_representations, LIBRARIES)
 
 
 def ours(recipe, name, **options):
