@@ -42,12 +42,11 @@ class AttendedValues:
         self.layers = range(anatomy.n_layers)
         self.last = f"layers.{anatomy.n_layers - 1}.resid_post"
         self.needs = ["layers.*.attn.scores", "layers.*.attn.v", self.last]
-        after = anatomy.table.after_attention if anatomy.table else ""
-        if after:
+        if any(map(anatomy.norm_behind_attention, self.layers)):
             self.needs.append("layers.*.attn.out")
         if weighted:
             self.needs.append("layers.*.attn.pattern")
-        self.after = [Norm.of(model, f"{anatomy.names[i]}.{after}" if after else "", anatomy.d_model) for i in self.layers]
+        self.after = [Norm.of(model, anatomy.norm_behind_attention(i), anatomy.d_model) for i in self.layers]
         self.final = Norm.of(model, anatomy.final_norm, anatomy.d_model)
         self.out = [self.final.folded(head_weights(model, anatomy, i).O).float() for i in self.layers]
         rows = model.get_parameter(f"{anatomy.unembed}.weight").detach().float()

@@ -97,6 +97,12 @@ class Anatomy:
         norm = self.table.before_attention if self.table else ""
         return f"{self.names[layer]}.{norm}" if norm else ""
 
+    def norm_behind_attention(self, layer: int) -> str:
+        """The path of the norm through which goes what attention adds; empty where it is added as it is."""
+        self.check_layer(layer)
+        norm = self.table.after_attention if self.table else ""
+        return f"{self.names[layer]}.{norm}" if norm else ""
+
     def slice(self, layer: int, block: str, head: int) -> Slice:
         """Which part of the weight of Q, K, V or O belongs to a head; K and V of a group of heads are its shared ones."""
         self.check_head(head)

@@ -41,9 +41,7 @@ def head_weights(model: nn.Module, anatomy: Anatomy, layer: int) -> HeadWeights:
     for block in ("Q", "K", "V"):
         gained = read.gain[:, None] * _normed(model, anatomy, layer, block, _stacked(model, anatomy, layer, block))
         weights[block] = gained - gained.mean(1, keepdim=True) if read.centres else gained
-    after = anatomy.table.after_attention if anatomy.table else ""
-    path = f"{anatomy.names[layer]}.{after}" if after else ""
-    weights["O"] = Norm.of(model, path, anatomy.d_model).folded(weights["O"])
+    weights["O"] = Norm.of(model, anatomy.norm_behind_attention(layer), anatomy.d_model).folded(weights["O"])
     return HeadWeights(**weights)
 
 

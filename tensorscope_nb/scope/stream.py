@@ -57,10 +57,7 @@ class Stream:
         self.model, self.anatomy, self.table = model, anatomy, anatomy.table
         self.dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
         self.sandwich = anatomy.table.residual == "sandwich"
-        self.behind = [self._norm(i, anatomy.table.after_attention) for i in range(anatomy.n_layers)]
-
-    def _norm(self, layer: int, path: str) -> Norm:
-        return Norm.of(self.model, f"{self.anatomy.names[layer]}.{path}" if path else "", self.anatomy.d_model)
+        self.behind = [Norm.of(model, anatomy.norm_behind_attention(i), anatomy.d_model) for i in range(anatomy.n_layers)]
 
     def place(self, before: int) -> str:
         """The site of the stream before a layer; before the one after the last: what the final norm reads."""
