@@ -82,6 +82,12 @@ class Recipe:
         """Whether it follows one model through its training: its first argument is a ``history``."""
         return next(iter(inspect.signature(self.function).parameters)) == "history"
 
+    @property
+    def missing(self) -> list[str]:
+        """What it must be given besides the model (or its history), and is not yet."""
+        taken = list(inspect.signature(self.function).parameters.values())[1:]
+        return [p.name for p in taken if p.default is p.empty and p.name not in self.options]
+
     def __call__(self, scope: Scope, *args: Any, executor: Executor | None = None, **options: Any) -> Any:
         return run_together(scope, [(self, args, options)], executor=executor)[0]
 

@@ -134,6 +134,11 @@ class Sweeps:
         self.found: list[Across] = []
 
     @property
+    def n(self) -> int:
+        """Samples that go through the model at each."""
+        return len(self.train) + len(self.held)
+
+    @property
     def total(self) -> float:
         return len(self.history)
 
