@@ -6,8 +6,11 @@ visible step ("bump") of the loss on the repeated tokens, near step 900. Every b
 """
 
 import argparse
+import functools
 import json
 import math
+import operator
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +18,9 @@ import torch
 from torch import Tensor
 
 from tensorscope_nb.models.packaged import CHECKPOINT_STEPS, FOLDER, checkpoint_file, packaged_tokenizer
+from tensorscope_nb.samples import Samples
 from tensorscope_nb.samples.corpora import corpus
+from tensorscope_nb.samples.tokenize import token_strings, vocabulary_of
 
 N_STEPS, BATCH, CONTEXT = 3000, 32, 128
 PEAK_LEARNING_RATE, WARM_UP = 3e-3, 100
@@ -43,6 +48,47 @@ def training_batch(step: int, seed: int = 0) -> tuple[Tensor, list[str], list[st
     rows = [_repeats(generator) if kind == "repeat" else _window(kind, generator) for kind in kinds]
     bos = torch.full((BATCH, 1), packaged_tokenizer().bos_token_id)
     return torch.cat([bos, torch.stack(rows)], 1), [f"{seed}:{step}:{i}" for i in range(BATCH)], kinds
+
+
+def training_samples(n: int = 256, *, seed: int = 0, kinds: Collection[str] = tuple(KINDS)) -> Samples:
+    """Sequences that the packaged model was trained on: one of each of n updates that lie evenly over the training.
+
+    Ids are ``"seed:update:row"``, tasks what they are: ``repeat``, ``code`` or ``shakespeare``; ``kinds`` asks for some of them.
+
+    >>> from tensorscope_nb.models.train import training_samples
+    >>> training_samples(4, kinds=["code"])
+    Samples(4 code; 128 tokens each)
+    """
+    if seed not in range(len(RANDOM_SEEDS)):
+        raise LookupError(f"seed is {seed}: the packaged model has seeds {', '.join(map(str, range(len(RANDOM_SEEDS))))}")
+    if not 1 <= n <= N_STEPS:
+        raise ValueError(f"n is {n}: one sequence is taken of an update, and there were {N_STEPS}: ask for 1 to {N_STEPS}")
+    wanted = [kinds] if isinstance(kinds, str) else list(kinds)
+    if not wanted or set(wanted) - set(KINDS):
+        raise ValueError(f"kinds is {kinds!r}: choose among {', '.join(KINDS)}")
+    tokenizer = packaged_tokenizer()
+    found: dict[str, list[tuple[str, Tensor]]] = {kind: [] for kind in wanted}
+    order: list[str] = []
+    for k in range(n):
+        ids, names, drawn = training_batch(k * N_STEPS // n, seed)
+        rows = [i for i in [*range(k % BATCH, BATCH), *range(k % BATCH)] if drawn[i] in wanted]
+        if not rows:
+            raise ValueError(f"update {k * N_STEPS // n} had no {' or '.join(wanted)}: ask for another n")
+        found[drawn[rows[0]]].append((names[rows[0]], ids[rows[0]]))
+        order.append(names[rows[0]])
+    made = [
+        Samples.tokens(
+            torch.stack([ids for _, ids in rows]),
+            task=kind,
+            ids=[name for name, _ in rows],
+            texts=[tokenizer.decode(ids, skip_special_tokens=True) for _, ids in rows],
+            pieces=[tuple(token_strings(tokenizer, ids.tolist())) for _, ids in rows],
+            vocabulary=vocabulary_of(tokenizer),
+        )
+        for kind, rows in found.items()
+        if rows
+    ]
+    return functools.reduce(operator.add, made)[order]
 
 
 def _repeats(generator: torch.Generator) -> Tensor:

@@ -113,3 +113,21 @@ def test_bad_names_are_one_clear_line(tmp_path, call, error, says):
 def test_the_stored_history_matches_the_training_script():
     stored = json.loads((packaged.FOLDER / "history.json").read_text())["learning_rates"]
     assert stored == {str(step): train.learning_rate(step) for step in packaged.CHECKPOINT_STEPS}
+
+
+def test_training_samples_are_rows_of_the_training():
+    samples = train.training_samples(5, seed=2, kinds=("code", "repeat"))
+    assert len(samples) == 5 and set(samples.tasks) <= {"code", "repeat"}
+    for i, name in enumerate(samples.ids):
+        seed, step, row = map(int, name.split(":"))
+        ids, _, kinds = train.training_batch(step, seed)
+        assert (seed, step) == (2, 600 * i) and samples.tasks[i] == kinds[row]
+        assert torch.equal(samples.input_ids[i], ids[row])
+    scope = ts.load("tiny", seed=2)
+    assert scope.samples(samples) is samples and samples.token_strings(0)[0] == scope.tokenizer.bos_token
+
+
+@pytest.mark.parametrize("options", [{"seed": 3}, {"n": 0}, {"n": 3001}, {"kinds": []}, {"kinds": "prose"}])
+def test_training_samples_that_there_are_not(options):
+    with pytest.raises((ValueError, LookupError), match=f"{next(iter(options))} is"):
+        train.training_samples(**options)
