@@ -12,8 +12,8 @@ def kept_counts(n: int, sparsities: Sequence[float], rate: float | None) -> tupl
     """How many of ``n`` weights are left at first and after each round, and which rounds end at the ``sparsities``, ascending.
 
     Sparsity s leaves exactly n − round(s n). On the way there are as few rounds as can be of which none takes more than
-    ``rate`` of what is left, each the same share, to the nearest weight; a round that would take none is left out. One round for each sparsity
-    where ``rate`` is None.
+    ``rate`` of what is left, each the same share, to the nearest weight; a round that would take none is left out. With
+    None as ``rate``: a round for each sparsity.
     """
     counts, ends = [n], []
     for sparsity in sparsities:

@@ -41,7 +41,7 @@ def iterative_magnitude_pruning(
     train: Any,
     *,
     sparsities: Sequence[float] = (0.5, 0.8, 0.9),
-    train_steps: int = 500,
+    train_steps: int = 1000,
     rewind_step: int = 0,
     test: Any = None,
     optimizer: str | Make = "adam",
@@ -77,7 +77,7 @@ def iterative_magnitude_pruning(
     independently that is exactly another draw with the same values, and constants stay what they are. Of orthogonal or fused
     tensors it is not: give ``initialize=fn(model, seed)``, which sets the weights of the model it is given.
     Training: the model's own loss, per predicted token or per sample, by ``optimizer`` (``"adam"``, ``"sgd"`` or a function of
-    the parameters) at a constant ``learning_rate`` (.001, for sgd .1); each epoch goes through the samples in an order that
+    the parameters) at a constant ``learning_rate`` (.002, for sgd .2); each epoch goes through the samples in an order that
     depends on the seed and the epoch alone. Or give ``train_fn(scope, train, steps, seed)``, which trains ``scope.model`` in
     place over ``steps``, a range of step numbers; masks are enforced there too, on backward() and on any torch optimizer.
     ``train_steps=0`` trains nothing: one-shot magnitude pruning of the weights as they are, and the result's method says so.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import count
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from tensorscope_nb.scope import Scope
 from tensorscope_nb.scope.interrupts import allowed, held_interrupts
 from tensorscope_nb.scope.state import turn
 from tensorscope_nb.sweep.objective import Objective
+from tensorscope_nb.sweep.work import END
 
 State = dict[str, Tensor]
 Masks = dict[str, Tensor]
@@ -91,14 +93,14 @@ class Trainee:
         """Puts the model to ``start``, less what is not kept, and trains; yields on the way."""
         masks = self.masks(kept)
         self.put(start)
-        with enforced(self.parameters, masks):
+        with enforced(self.parameters, masks) if masks else nullcontext():
             if not len(steps):
                 return
             running = self._blocks(steps, seed)
-            for i in range(len(steps)):
+            for i in count():
                 with self._seeded(seed_of(seed, steps.start, i)), torch.enable_grad():
                     self.scope.model.train()
-                    if next(running, self) is self:
+                    if next(running, END) is END:
                         break
                 yield
         if not isinstance(self.train_fn, Trainer):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TrainFn = Callable[["Scope", Samples, range, int], Any]
 Make = Callable[[Iterable[Any]], torch.optim.Optimizer]
-RATES = {"adam": 1e-3, "sgd": 0.1}
+RATES = {"adam": 2e-3, "sgd": 0.2}
 BLOCK = 20  # steps between which progress is told
 FUSED = {"cpu", "cuda"}
 
