@@ -36,6 +36,7 @@ from tensorscope_nb.recipes.sharpness import sam_sharpness
 from tensorscope_nb.recipes.similarity import representational_similarity
 from tensorscope_nb.recipes.singularities import embedding_singularities
 from tensorscope_nb.recipes.superposition import superposition
+from tensorscope_nb.recipes.tickets import iterative_magnitude_pruning, masks
 from tensorscope_nb.recipes.tracin import tracin
 
 __all__ = [
@@ -64,12 +65,14 @@ __all__ = [
     "hessian_eigenvalues",
     "hybrid_importance",
     "induction_heads",
+    "iterative_magnitude_pruning",
     "linear_cka",
     "logit_attribution",
     "logit_lens",
     "lora_targets",
     "loss_landscape",
     "magnitude_importance",
+    "masks",
     "patching",
     "project_conflict",
     "prune_curve",

@@ -1,0 +1,120 @@
+"""Training on samples, in an order that is a function of a seed and the number of the step."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tensorscope_nb.samples import Samples
+from tensorscope_nb.scope.forward import output_of
+from tensorscope_nb.scope.loss import check_attached
+
+if TYPE_CHECKING:
+    from tensorscope_nb.scope import Scope
+
+TrainFn = Callable[["Scope", Samples, range, int], Any]
+Make = Callable[[Iterable[Any]], torch.optim.Optimizer]
+RATES = {"adam": 2e-3, "sgd": 0.2}
+BLOCK = 20  # steps between which progress is told
+FUSED = {"cpu", "cuda"}
+
+
+def generator(*names: Any) -> torch.Generator:
+    """Random numbers of their own for what is named."""
+    return torch.Generator().manual_seed(seed_of(*names))
+
+
+def seed_of(*names: Any) -> int:
+    return zlib.crc32(":".join(map(str, names)).encode())
+
+
+class Batches:
+    """The batch of each step: every epoch goes once through the samples in an order of its own, less what fills no batch."""
+
+    def __init__(self, samples: Samples, size: int, seed: int) -> None:
+        self.samples, self.size, self.seed = samples, min(size, len(samples)), seed
+        self.per_epoch = len(samples) // self.size
+        self._epoch = -1
+        self._order = torch.empty(0)
+
+    def rows(self, step: int) -> Tensor:
+        """Which samples, by number."""
+        epoch, i = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._order = torch.randperm(len(self.samples), generator=generator(self.seed, "epoch", epoch))
+            self._epoch = epoch
+        return self._order[i * self.size : (i + 1) * self.size]
+
+    def at(self, rows: Tensor) -> Samples:
+        """Those samples, without texts, which no loss reads and which take longer to pick than tensors."""
+        whole, nothing = self.samples, (None,) * len(rows)
+        ids = tuple(whole.ids[i] for i in rows.tolist())
+        inputs = {name: value[rows] for name, value in whole.inputs.items()}
+        return Samples(inputs, None if whole.labels is None else whole.labels[rows], ids, ("",) * len(ids), nothing, nothing)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Minimises the model's own loss: per predicted token of a language model, else per sample."""
+
+    optimizer: str | Make = "adam"
+    learning_rate: float | None = None  # None: the optimizer is the caller's, and knows
+    batch_size: int = 32
+
+    def steps(self, scope: Scope, train: Samples, steps: range, seed: int) -> Iterator[None]:
+        """Goes through ``steps``, and yields between blocks of them."""
+        optimizer = self.made([p for p in scope.model.parameters() if p.requires_grad])
+        batches, terms = Batches(train, self.batch_size, seed), scope.rule.n_terms(train).float()
+        for done, step in enumerate(steps, 1):
+            rows = batches.rows(step)
+            part = batches.at(rows)
+            losses = scope.rule.per_sample(output_of(scope.model, part, scope.anatomy), part)
+            weights = terms[rows].to(losses)
+            loss = losses @ (weights / weights.sum())
+            if done == 1:
+                check_attached(loss)
+            self._check(float(loss.detach()), step)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if done % BLOCK == 0 and done < len(steps):
+                yield
+
+    def made(self, parameters: list[Any]) -> torch.optim.Optimizer:
+        if callable(self.optimizer):
+            made = self.optimizer(parameters)
+            if not isinstance(made, torch.optim.Optimizer):
+                raise TypeError(f"optimizer= returned a {type(made).__name__}: return a torch.optim.Optimizer of the parameters")
+            return made
+        assert self.learning_rate is not None
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(parameters, self.learning_rate)
+        return torch.optim.Adam(parameters, self.learning_rate, fused=all(p.device.type in FUSED for p in parameters))
+
+    def _check(self, loss: float, step: int) -> None:
+        if loss - loss != 0:  # infinite, or not a number
+            rate = "the rate of your optimizer" if callable(self.optimizer) else f"learning_rate={self.learning_rate:g}"
+            raise ValueError(f"the training diverged, at step {step} the loss is {loss:g}: take less than {rate}")
+
+
+def trainer(optimizer: Any, learning_rate: Any, batch_size: Any) -> Trainer:
+    """The trainer of these options, checked."""
+    if not callable(optimizer) and optimizer not in RATES:
+        raise ValueError(
+            f"optimizer is {optimizer!r}: choose 'adam' or 'sgd', or give a function that makes an optimizer of parameters"
+        )
+    if callable(optimizer) and learning_rate is not None:
+        raise ValueError("learning_rate= is for 'adam' and 'sgd': give your optimizer its own")
+    if learning_rate is not None and not (
+        isinstance(learning_rate, int | float) and not isinstance(learning_rate, bool) and 0 < learning_rate < float("inf")
+    ):
+        raise ValueError(f"learning_rate is {learning_rate!r}: give a number above 0")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}: give how many samples a step takes, from 1 on")
+    rate = None if callable(optimizer) else float(RATES[optimizer] if learning_rate is None else learning_rate)
+    return Trainer(optimizer, rate, batch_size)
