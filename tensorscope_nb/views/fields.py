@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tensorscope_nb.views.cube import Cube, dataset_of
+from tensorscope_nb.views.cube import PATTERN_BUDGET, Cube, dataset_of
 from tensorscope_nb.views.rules import BASES, base_name, parts_of, plain
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def companions(ds: xr.Dataset, names: Iterable[str], needs: Iterable[str]) -> di
     """The interval, the null and the like of each variable: ``{variable: {"low": ..., "high": ..., "null": ...}}``.
 
     ``x_ci_low`` belongs to ``x``. A plain ``ci_low`` belongs to the first variable of the Dataset that has its dimensions (and no
-    others, if there is one), and so does one that is called after its dimension, such as ``pair_p_value [pair]``.
+    others, if there is one; to a mean before all others), and so does one that is called after its dimension, such as
+    ``pair_p_value [pair]``.
     """
     needs = set(needs)
     found: dict[str, dict[str, str]] = {}
@@ -206,10 +207,19 @@ def comparison(ds: xr.Dataset, compare: Sequence[Any] | Mapping[str, Sequence[An
 COMPARED = ("checkpoint", "model", "step", "task")
 
 
+def stand_ins(ds: xr.Dataset, instead: Mapping[str, Sequence[str]] | None) -> list[str]:
+    """What travels of the variables that may stand in the place of others: those that are light enough for what they add."""
+    named = [name for names in (instead or {}).values() for name in names]
+    for name in named:
+        opened(ds, name)
+    return [name for name in named if 4 * ds[name].size <= PATTERN_BUDGET]
+
+
 def _first(ds: xr.Dataset, companion: str) -> str | None:
     dims = dims_of(ds, companion)
     names = measures(ds, dims)
-    return next((n for n in names if set(dims_of(ds, n)) == set(dims)), next(iter(names), None))
+    exact = [n for n in names if set(dims_of(ds, n)) == set(dims)]
+    return next((n for n in exact if n.startswith("mean_")), next(iter([*exact, *names]), None))
 
 
 def travelling(names: Iterable[str], belonging: dict[str, dict[str, str]], *others: Iterable[str]) -> list[str]:

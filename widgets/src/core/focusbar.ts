@@ -7,7 +7,7 @@ import { valueText } from "./scale";
 import type { Mount, Value } from "./types";
 
 /** From coarse to fine: the way down to a token. */
-const DRILL = ["model", "checkpoint", "step", "task", "tasks", "layer", "head", "block", "sample", "position"];
+const DRILL = ["model", "checkpoint", "step", "task", "tasks", "layer", "head", "block", "test_sample", "test_position", "sample", "position"];
 const LISTED = 300;
 
 export async function mountFocusBar({ model, el, host, signal }: Mount): Promise<void> {

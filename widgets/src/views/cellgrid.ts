@@ -3,6 +3,7 @@ import { sheet } from "../core/canvas";
 import { sampleChoice, sliceChoice, variableChoice } from "../core/choose";
 import { colourScale, type ColourScale } from "../core/colour";
 import { labels, type Variable } from "../core/cube";
+import { finest } from "../core/finest";
 import { h, labelToken, setText, shortened, visibleToken } from "../core/dom";
 import { hands, stepped } from "../core/hands";
 import { axisLabel, axisName, commonNull, showLegend, type Mark, sentence, statusMarks, withUnits } from "../core/legend";
@@ -102,8 +103,8 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
 
   return {
     draw() {
-      const variable = stage.variable();
       const cursor = { ...stage.cursor(), ...here() };
+      const { variable, notes: told } = finest(cube, stage.variable(), options.instead?.[stage.variable().name], axes, cursor);
       reading = stage.measure(variable, axes, [], here());
       words = options.words && !reading.difference ? textsOn(cube, cube.variables[options.words], [rowDim, columnDim], cursor) : null;
       tokens = options.tokens ? tokensOf(cube, samples?.seen() ?? -1, columns.length, options.tokens, columnDim) : null;
@@ -115,7 +116,7 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
       const size = heads ? `${rows.length} layers × ${columns.length} heads` : `${rows.length} × ${columns.length}`;
       const none = reading.values.every(Number.isNaN) ? [`no values here${variable.words.nan ? `: ${variable.words.nan}` : ""}`] : [];
       setText(stage.title, options.title || sentence(variable.longName));
-      setText(stage.subtitle, [...(reading.notes.length ? reading.notes : [size]), ...none].join(" · "));
+      setText(stage.subtitle, [...(reading.notes.length ? reading.notes : [size]), ...told, ...none].join(" · "));
       variables.show();
       slices.show();
       samples?.show();

@@ -2,6 +2,7 @@
 import { colourScale, css } from "../core/colour";
 import { labels, type Variable } from "../core/cube";
 import { become, fill, h, KEEP_KEYS, press, setText, shortened, tokenParts, visibleToken, wordButton } from "../core/dom";
+import { finest } from "../core/finest";
 import { handMoved, stepped } from "../core/hands";
 import { sentence, withUnits } from "../core/legend";
 import { toggled } from "../core/places";
@@ -24,6 +25,8 @@ interface Column {
   title: string;
   hint: string;
   reading?: Reading;
+  /** How it came to one value for each row. */
+  notes?: string[];
   text?: (row: number) => string;
   domain: [number, number];
 }
@@ -164,9 +167,10 @@ export const sampleTable: Kind = (stage: Stage) => {
       const variable: Variable = cube.variables[name];
       const spaced = (text: string) => shortened(visibleToken(text), 120);
       if (Array.isArray(variable.values)) return { name, title: variable.longName, hint: "", text: (row) => (name === "token" ? spaced : plain)((variable.values as string[])[row]), domain: [0, 1] };
-      const reading = stage.measure(variable, [dim]);
+      const { variable: told, notes } = finest(cube, variable, options.instead?.[name], [dim], stage.cursor());
+      const reading = stage.measure(told, [dim]);
       const [low, high] = extent(reading.values);
-      return { name, title: variable.longName, hint: [...reading.notes, variable.units].filter(Boolean).join(" · "), reading, domain: [Math.min(0, low), Math.max(0, high)] };
+      return { name, title: told.longName, hint: [...reading.notes, ...notes, told.units].filter(Boolean).join(" · "), reading, notes: [...reading.notes, ...notes], domain: [Math.min(0, low), Math.max(0, high)] };
     })];
   };
 
@@ -237,7 +241,7 @@ export const sampleTable: Kind = (stage: Stage) => {
       press(onlySelected, only);
       narrow();
       setText(stage.title, options.title || sentence(`${noun}s`));
-      const places = [...new Set(columns.flatMap((c) => c.reading?.notes ?? []))];
+      const places = [...new Set(columns.flatMap((c) => c.notes ?? []))];
       const count = `${ids.length.toLocaleString("en")} ${noun}s`;
       const match = sought ? [`${order.length.toLocaleString("en")} match ‘${shortened(visibleToken(sought), 24)}’`] : [];
       empty.hidden = order.length > 0;

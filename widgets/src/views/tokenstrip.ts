@@ -5,6 +5,7 @@ import { labels, type Variable } from "../core/cube";
 import { h, KEEP_KEYS, setText, shortened, tokenParts, visibleToken } from "../core/dom";
 import { stepped } from "../core/hands";
 import { showLegend, sentence, statusMarks, withUnits } from "../core/legend";
+import { finest } from "../core/finest";
 import { describe, type Reading } from "../core/measure";
 import { asList } from "../core/rules";
 import { along, about } from "../core/select";
@@ -84,7 +85,7 @@ export const tokenStrip: Kind = (stage: Stage) => {
 
   return {
     draw() {
-      const variable = stage.variable();
+      const { variable, notes: told } = finest(cube, stage.variable(), options.instead?.[stage.variable().name], [as.rows, dim], stage.cursor());
       const seen = samples.seen();
       const missing = hasRows && !samples.preview() ? missingWords(cube, as, stage.cursor()) : "";
       const by = sentence(`${variable.longName} by token`);
@@ -115,7 +116,7 @@ export const tokenStrip: Kind = (stage: Stage) => {
       tokens = texts.slice(0, Math.min(n, TOKENS));
       const of = textOf(cube, as, seen);
       setText(stage.title, options.title || (of ? `${of}: ${variable.longName}` : by));
-      const notes = every.notes.filter((note) => !note.includes("samples"));
+      const notes = [...every.notes.filter((note) => as.rows !== "sample" || !note.includes("samples")), ...told];
       setText(stage.subtitle, [hasRows ? rowWords(cube, as, seen, stage.cursor()) : "", ...notes, ...(samples.preview() ? ["preview: click to keep it"] : []), ...(n > TOKENS ? [`the first ${TOKENS} of ${n} tokens`] : []), ...(reading.values.every(Number.isNaN) ? ["no values here"] : [])].filter(Boolean).join(" · "));
       strip.setAttribute("aria-label", `${tokens.length} tokens${of ? ` of ${of}` : ""} coloured by ${variable.longName}; left and right move, Escape clears`);
       // the two texts of a pair share a scale, which is that of this pair: pairs differ by orders of magnitude
