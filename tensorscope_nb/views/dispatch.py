@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tensorscope_nb.views.attention_pattern import AttentionPattern
 from tensorscope_nb.views.base import View
 from tensorscope_nb.views.beside import beside, of_heads
-from tensorscope_nb.views.fields import curve_of, dims_of, increasing, measures, opened
+from tensorscope_nb.views.fields import dims_of, increasing, measures, opened, runs_along
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.head_grid import HeadGrid
 from tensorscope_nb.views.influence import TEST, TRAIN, of_influence
@@ -138,7 +138,7 @@ def _fitting(data: xr.Dataset, variable: str | None, x: str | None, y: str | Non
         return HeadGrid, {}
     if _directions(data, names, axes):
         return Landscape, {"x": "y", "y": "x"} if x == "y" or y == "x" else {}
-    if y is None and names and (curve := curve_of(data, names[0])) and axes <= {curve}:
+    if y is None and names and (curve := runs_along(data, names[0])) and axes <= {curve}:
         return Timeline, {"x": curve}
     if pair and (
         axes or of_influence(pair) or not has("position") or set(pair) in ({"layer", "position"}, {"source", "position"})

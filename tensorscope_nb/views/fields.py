@@ -19,6 +19,8 @@ ROLES = {
 ASIDES = ("statistic", "effect_size")
 # Numbers that name a token: no measure.
 TOKENS = ("token", "token_a", "token_b", "token_id", "token_id_a", "token_id_b", "top_token")
+# More curves than this could not be told apart.
+MOST_CURVES = 6
 # Dimensions that a view may slice at the Focus or reduce besides its axes.
 SLICED = ("checkpoint", "step", "model", "task", "sample", "replicate")
 
@@ -88,6 +90,27 @@ def curve_of(ds: xr.Dataset, name: str) -> str | None:
         return None
     # whole numbers are as often places in a list
     return free[0] if increasing(ds, free[0]) and ds[free[0]].dtype.kind == "f" else None
+
+
+def family_of(ds: xr.Dataset, name: str) -> tuple[str, str] | None:
+    """Of a variable that is several curves with a name each: the number along which they run, and what their names are.
+
+    >>> import numpy as np, xarray as xr
+    >>> coords = {"control": ["ticket", "random"], "sparsity": [0.0, 0.5, 0.9]}
+    >>> family_of(xr.Dataset({"loss": (("control", "sparsity", "replicate"), np.ones((2, 3, 5)))}, coords), "loss")
+    ('sparsity', 'control')
+    """
+    free = [d for d in dims_of(ds, name) if d not in SLICED]
+    if len(free) != 2 or any(d in BASES or base_name(d) or d not in ds.coords for d in free):
+        return None
+    by = next((d for d in free if ds[d].dtype.kind in "OUST" and ds.sizes[d] <= MOST_CURVES), None)
+    along = next((d for d in free if d != by and increasing(ds, d) and ds[d].dtype.kind == "f"), None)
+    return (along, by) if along and by else None
+
+
+def runs_along(ds: xr.Dataset, name: str) -> str | None:
+    """The number along which a variable is a curve, or a few of them."""
+    return curve_of(ds, name) or next(iter(family_of(ds, name) or ()), None)
 
 
 def by_cell(ds: xr.Dataset) -> list[str]:

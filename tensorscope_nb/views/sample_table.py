@@ -27,7 +27,8 @@ class SampleTable(View):
     ``sort`` names the column whose largest value comes first. ``by`` takes another dimension in the place of ``sample``, such
     as ``token_id`` or ``circuit``. What is typed into the search box is looked for in all texts. ``instead`` names what says the
     same as a column more finely or coarsely, such as ``{"influence": ["token_influence", "mean_influence"]}``: the finest whose
-    dimensions are all selected is shown.
+    dimensions are all selected is shown. ``along`` names columns that have one more dimension, such as
+    ``{"contribution": "checkpoint"}``: a row of coloured cells.
 
     >>> import numpy as np, xarray as xr
     >>> ds = xr.Dataset({"loss": ("sample", np.array([3.1, 2.7]))}, {"sample": ["a", "b"]})
@@ -45,6 +46,7 @@ class SampleTable(View):
         by: str = "sample",
         sort: str | None = None,
         instead: Mapping[str, Sequence[str]] | None = None,
+        along: Mapping[str, str] | None = None,
         title: str | None = None,
         reduce: str | None = None,
         focus: Focus | None = None,
@@ -62,6 +64,9 @@ class SampleTable(View):
             if by not in data[name].dims:
                 there = ", ".join(dims_of(data, name)) or "no dimensions"
                 raise ValueError(f"a column of a SampleTable has {by}; {name} has {there}")
+        for name, dim in (along or {}).items():
+            if name not in names or dim not in data[name].dims:
+                raise ValueError(f"along= names columns and a dimension of each; {name!r} with {dim!r} came")
         if sort is not None and sort not in names:
             raise LookupError(f"sort= names a column; there is no {sort!r}, there are {', '.join(names)}")
         shown = [*names, *stand_ins(data, instead)]
@@ -76,6 +81,7 @@ class SampleTable(View):
             companions=belonging,
             by=by,
             instead=instead or None,
+            along=dict(along or {}) or None,
             title=title,
             reduce=reduce,
         )

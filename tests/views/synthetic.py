@@ -612,7 +612,7 @@ def tickets(replicates: int = 5) -> xr.Dataset:
     for name, values, sign, units in (("loss", loss, -1, {"units": "nats"}), ("accuracy", accuracy, 1, share)):
         gain = sign * (values[:1] - values)
         middle, half = gain.mean(-1), 2.8 * gain.std(-1, ddof=1) / np.sqrt(replicates) if replicates > 1 else np.nan
-        about = seeds | units | {"long_name": f"advantage of the ticket, {name}", "signed": "the ticket is better above 0"}
+        about = seeds | units | {"long_name": f"{name} gained by the ticket", "signed": "the ticket is better above 0"}
         dims = ("control", "sparsity")
         variables |= {
             f"{name}_advantage": (dims, middle, about),
@@ -623,7 +623,7 @@ def tickets(replicates: int = 5) -> xr.Dataset:
     rounds = ("replicate", "round")
     variables |= {
         "mask": (("sparsity", "parameter"), mask, {"long_name": "weight kept"}),
-        "density": (("sparsity", "module"), kept, {"long_name": "share of weights kept", "units": "share of weights"}),
+        "density": (("sparsity", "module"), kept, {"long_name": "weights kept", "units": "share of weights"}),
         "initial": ("parameter", rng.normal(0, 0.1, 60), {"long_name": "weight at the beginning"}),
         "round_loss": (rounds, rng.gamma(3, 0.1, (replicates, 8)), {"long_name": "loss after the round", "units": "nats"}),
         "round_accuracy": (rounds, rng.beta(20, 2, (replicates, 8)), {"long_name": "accuracy after the round", **share}),

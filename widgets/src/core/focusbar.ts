@@ -2,7 +2,7 @@
 import { copyText, selCode, updateCode } from "./code";
 import { h, iconButton, KEEP_KEYS, setText, shortened, wordButton } from "./dom";
 import { type Focus, openFocus } from "./focus";
-import { asList } from "./rules";
+import { asList, TIME } from "./rules";
 import { valueText } from "./scale";
 import type { Mount, Value } from "./types";
 
@@ -53,7 +53,7 @@ export async function mountFocusBar({ model, el, host, signal }: Mount): Promise
     const several = selected.length > 1 ? shortened(selected.slice(0, 24).map(valueText).join(", "), 24) : null;
     let field: HTMLElement;
     if (values.length <= LISTED) {
-      const options = [h("option", { value: "" }, dim === "checkpoint" || dim === "step" ? "last" : "any"), ...(several ? [h("option", { value: "\0" }, several)] : []), ...values.map((v, i) => h("option", { value: String(i) }, shortened(valueText(v), 40)))];
+      const options = [h("option", { value: "" }, TIME.has(dim) && !focus.along.has("test_sample") ? "last" : "any"), ...(several ? [h("option", { value: "\0" }, several)] : []), ...values.map((v, i) => h("option", { value: String(i) }, shortened(valueText(v), 40)))];
       const list = h("select", { ...KEEP_KEYS, "aria-label": noun, title: several ? selected.join(", ") : noun, onchange: () => {
         if (list.value !== "\0") focus.set({ [dim]: list.value === "" ? null : values[Number(list.value)] });
       } }, ...options);

@@ -13,7 +13,7 @@ import { extent } from "../core/slice";
 import { tokensOf } from "../core/tokens";
 import type { Cursor, Patch } from "../core/types";
 import type { Kind, Stage } from "../core/stage";
-import { rangeOf } from "./grid";
+import { rangeHere, rangeOf } from "./grid";
 import { missingWords, placesAlong, type RowOptions, rowWords, textOf } from "./pair-words";
 
 /** More tokens or letters than this are not drawn. */
@@ -121,7 +121,7 @@ export const tokenStrip: Kind = (stage: Stage) => {
       strip.setAttribute("aria-label", `${tokens.length} tokens${of ? ` of ${of}` : ""} coloured by ${variable.longName}; left and right move, Escape clears`);
       // the two texts of a pair share a scale, which is that of this pair: pairs differ by orders of magnitude
       const other = options.alike && cube.variables[options.alike.variable] ? read(cube.variables[options.alike.variable]).here : null;
-      const range = other ? extent([...reading.values, ...other.values]) : every.difference ? extent(every.values) : rangeOf(cube, variable, every.axes, at, options.reduce);
+      const range = other ? extent([...reading.values, ...other.values]) : every.difference ? extent(every.values) : options.instead ? rangeHere(cube, variable, [dim], whoever(at), options.reduce) : rangeOf(cube, variable, every.axes, at, options.reduce);
       const scale = colourScale(range, stage.theme.dark, reading.signed || Boolean(other?.signed), true);
       const signature = JSON.stringify(tokens);
       if (signature !== built) {
@@ -151,6 +151,9 @@ export const tokenStrip: Kind = (stage: Stage) => {
 };
 tokenStrip.basis = 380;
 tokenStrip.most = 900;
+
+/** A place with no training sample selected: what one of them does is seen beside what the others do. */
+const whoever = ({ sample: _, ...rest }: Cursor): Cursor => rest;
 
 /** The part of a [sample, position] reading that is about one sample. */
 function rowOf(every: Reading, rows: string, sample: number): Reading {
