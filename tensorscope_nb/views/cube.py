@@ -25,7 +25,8 @@ PATTERN_BUDGET = 8 * MEGABYTE
 # it is reduced where a view asks for no other way (dot products by module add up: "sum"); ``signed`` where a sign means
 # something also when all values happen to have the same.
 WORDS = ("long_name", "units", "interval", "null", "rule", "marks", "nan", "reduce", "signed")
-REDUCTIONS = ("mean", "max", "min", "sum", "first")
+# ``strongest`` is the one that is furthest from 0, with its sign.
+REDUCTIONS = ("mean", "max", "min", "sum", "first", "strongest")
 #: What any single variable may weigh.
 MOST = 64 * MEGABYTE
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from tensorscope_nb.views.attention_pattern import AttentionPattern
 from tensorscope_nb.views.base import View
 from tensorscope_nb.views.beside import beside, of_heads
-from tensorscope_nb.views.fields import curve_of, dims_of, increasing, measures, opened
+from tensorscope_nb.views.fields import dims_of, increasing, measures, opened, runs_along
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.head_grid import HeadGrid
+from tensorscope_nb.views.influence import TEST, TRAIN, of_influence
 from tensorscope_nb.views.landscape import Landscape
 from tensorscope_nb.views.layer_bars import LayerBars
 from tensorscope_nb.views.matrix import Matrix
@@ -137,11 +138,13 @@ def _fitting(data: xr.Dataset, variable: str | None, x: str | None, y: str | Non
         return HeadGrid, {}
     if _directions(data, names, axes):
         return Landscape, {"x": "y", "y": "x"} if x == "y" or y == "x" else {}
-    if y is None and names and (curve := curve_of(data, names[0])) and axes <= {curve}:
+    if y is None and names and (curve := runs_along(data, names[0])) and axes <= {curve}:
         return Timeline, {"x": curve}
-    if pair and (axes or not has("position") or set(pair) in ({"layer", "position"}, {"source", "position"})):
+    if pair and (
+        axes or of_influence(pair) or not has("position") or set(pair) in ({"layer", "position"}, {"source", "position"})
+    ):
         return Matrix, {"y": pair[0], "x": pair[1]}
-    if has("position"):
+    if has("position") or (names and {"test_sample", "test_position"} <= set(dims_of(data, names[0]))):
         return TokenStrip, {}
     if has("component"):
         return Spectrum, {}
@@ -175,6 +178,8 @@ def _pair(dims: Sequence[str], x: str | None, y: str | None) -> tuple[str, str] 
     if x and y:
         return (y, x) if {x, y} <= set(dims) and x != y and not {x, y} & set(TIME) else None
     free = [d for d in dims if d not in ASIDE]
+    if of_influence(dims) and free == [TEST] and not (x or y):
+        return TRAIN, TEST
     if len(free) != 2 or (x or y) or "component" in free or len(dims) - len(free) > 2:
         return None
     if free[0] == "position":

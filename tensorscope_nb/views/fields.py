@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tensorscope_nb.views.cube import Cube, dataset_of
+from tensorscope_nb.views.cube import PATTERN_BUDGET, Cube, dataset_of
 from tensorscope_nb.views.rules import BASES, base_name, parts_of, plain
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ ROLES = {
 ASIDES = ("statistic", "effect_size")
 # Numbers that name a token: no measure.
 TOKENS = ("token", "token_a", "token_b", "token_id", "token_id_a", "token_id_b", "top_token")
+# More curves than this could not be told apart.
+MOST_CURVES = 6
 # Dimensions that a view may slice at the Focus or reduce besides its axes.
 SLICED = ("checkpoint", "step", "model", "task", "sample", "replicate")
 
@@ -90,6 +92,27 @@ def curve_of(ds: xr.Dataset, name: str) -> str | None:
     return free[0] if increasing(ds, free[0]) and ds[free[0]].dtype.kind == "f" else None
 
 
+def family_of(ds: xr.Dataset, name: str) -> tuple[str, str] | None:
+    """Of a variable that is several curves with a name each: the number along which they run, and what their names are.
+
+    >>> import numpy as np, xarray as xr
+    >>> coords = {"control": ["ticket", "random"], "sparsity": [0.0, 0.5, 0.9]}
+    >>> family_of(xr.Dataset({"loss": (("control", "sparsity", "replicate"), np.ones((2, 3, 5)))}, coords), "loss")
+    ('sparsity', 'control')
+    """
+    free = [d for d in dims_of(ds, name) if d not in SLICED]
+    if len(free) != 2 or any(d in BASES or base_name(d) or d not in ds.coords for d in free):
+        return None
+    by = next((d for d in free if ds[d].dtype.kind in "OUST" and ds.sizes[d] <= MOST_CURVES), None)
+    along = next((d for d in free if d != by and increasing(ds, d) and ds[d].dtype.kind == "f"), None)
+    return (along, by) if along and by else None
+
+
+def runs_along(ds: xr.Dataset, name: str) -> str | None:
+    """The number along which a variable is a curve, or a few of them."""
+    return curve_of(ds, name) or next(iter(family_of(ds, name) or ()), None)
+
+
 def by_cell(ds: xr.Dataset) -> list[str]:
     """The variables that say what each cell of a pattern is made of."""
     return [n for n in measures(ds, []) if parts_of(dims_of(ds, n))]
@@ -108,7 +131,8 @@ def companions(ds: xr.Dataset, names: Iterable[str], needs: Iterable[str]) -> di
     """The interval, the null and the like of each variable: ``{variable: {"low": ..., "high": ..., "null": ...}}``.
 
     ``x_ci_low`` belongs to ``x``. A plain ``ci_low`` belongs to the first variable of the Dataset that has its dimensions (and no
-    others, if there is one), and so does one that is called after its dimension, such as ``pair_p_value [pair]``.
+    others, if there is one; to a mean before all others), and so does one that is called after its dimension, such as
+    ``pair_p_value [pair]``.
     """
     needs = set(needs)
     found: dict[str, dict[str, str]] = {}
@@ -206,10 +230,19 @@ def comparison(ds: xr.Dataset, compare: Sequence[Any] | Mapping[str, Sequence[An
 COMPARED = ("checkpoint", "model", "step", "task")
 
 
+def stand_ins(ds: xr.Dataset, instead: Mapping[str, Sequence[str]] | None) -> list[str]:
+    """What travels of the variables that may stand in the place of others: those that are light enough for what they add."""
+    named = [name for names in (instead or {}).values() for name in names]
+    for name in named:
+        opened(ds, name)
+    return [name for name in named if 4 * ds[name].size <= PATTERN_BUDGET]
+
+
 def _first(ds: xr.Dataset, companion: str) -> str | None:
     dims = dims_of(ds, companion)
     names = measures(ds, dims)
-    return next((n for n in names if set(dims_of(ds, n)) == set(dims)), next(iter(names), None))
+    exact = [n for n in names if set(dims_of(ds, n)) == set(dims)]
+    return next((n for n in exact if n.startswith("mean_")), next(iter([*exact, *names]), None))
 
 
 def travelling(names: Iterable[str], belonging: dict[str, dict[str, str]], *others: Iterable[str]) -> list[str]:

@@ -214,6 +214,6 @@ class Focus:
 
 def _answering(cube: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     """The dimensions and coordinates of a Cube, each with the names in a Focus that it follows."""
-    yield from ((d, followed(d)) for d in cube["dims"])
+    yield from ((d, followed(d, cube["dims"])) for d in cube["dims"])
     for name, coordinate in cube["coords"].items():
-        yield name, [*followed(name), *(n for d in coordinate["dims"] for n in names_of(name, d))]
+        yield name, [*followed(name, cube["dims"]), *(n for d in coordinate["dims"] for n in names_of(name, d))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tensorscope_nb.views.base import View
-from tensorscope_nb.views.fields import TOKENS, comparison, dims_of, is_companion, measures, opened, shown
+from tensorscope_nb.views.fields import TOKENS, comparison, dims_of, is_companion, measures, opened, shown, stand_ins
 from tensorscope_nb.views.focus import Focus
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ class Matrix(View):
     values get a diverging scale, and cells that are ``significant`` a ring. Layers run upwards, all else downwards. What
     ``task_a``, ``text_a`` and numbers such as ``loss_a`` say of a row or column stands in the tooltip. A text for each cell, such
     as ``top_token [sample, position, layer]``, is written into it; the tokens of ``token [sample, position]`` stand below.
+    ``instead`` names what says the same as a variable more finely, such as ``{"influence": ["contribution"]}``: it is shown while
+    all its dimensions besides the axes are selected.
 
     >>> import numpy as np, xarray as xr
     >>> Matrix(xr.Dataset({"cka": (("layer_a", "layer_b"), np.eye(3))}))
@@ -39,6 +41,7 @@ class Matrix(View):
         x: str | None = None,
         y: str | None = None,
         compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
+        instead: Mapping[str, Sequence[str]] | None = None,
         title: str | None = None,
         reduce: str | None = None,
         focus: Focus | None = None,
@@ -54,7 +57,7 @@ class Matrix(View):
         what = shown("Matrix", ds, variable, needs, dims)
         words, tokens = words_of(what.data, variable or "", needs), tokens_of(what.data, needs[1])
         told = [*about(what.data, needs[0]), *about(what.data, needs[1]), *cells(what.data, needs)]
-        told += [n for n in (words, tokens) if n]
+        told += [*(n for n in (words, tokens) if n), *stand_ins(what.data, instead)]
         super().__init__(
             focus=focus,
             **what.traits(ds, *told),
@@ -67,6 +70,7 @@ class Matrix(View):
             tokens=tokens,
             upward=needs[0].startswith("layer") or needs[0] == "y",
             compare=comparison(what.data, compare),
+            instead=instead or None,
             title=title,
             reduce=reduce,
         )
@@ -77,7 +81,8 @@ def about(data: xr.Dataset, dim: str) -> list[str]:
     along = [str(n) for n in data.variables if n != dim and n not in data.sizes and dims_of(data, str(n)) == (dim,)]
 
     def texts(kind: str) -> list[str]:
-        return [n for n in along if (n == kind or n.startswith(f"{kind}_")) and data[n].dtype.kind in "OUST"]
+        names = [n for n in along if n.removeprefix("test_") == kind or n.startswith(f"{kind}_")]
+        return [n for n in names if data[n].dtype.kind in "OUST"]
 
     numbers = [n for n in along if n in data.data_vars and data[n].dtype.kind in "iuf" and not is_companion(n)]
     return [*texts("task"), *numbers[:MOST_NUMBERS], *texts("text")]

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from tensorscope_nb.views import influence
 from tensorscope_nb.views.base import Composition, View
 from tensorscope_nb.views.fields import dims_of, is_companion, measures
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.matrix import Matrix
-from tensorscope_nb.views.rules import base_name
 from tensorscope_nb.views.sample_table import SampleTable
 from tensorscope_nb.views.timeline import Timeline
 from tensorscope_nb.views.token_strip import SIDES, TokenStrip, along_of
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 PAIR = "pair"
 
 
+SIDES_OF = (("sample_a", "sample_b"), (influence.TRAIN, influence.TEST))
+
+
 def sides(ds: xr.Dataset) -> tuple[str, str] | None:
-    """The two dimensions of the samples of a pair: ``("sample_a", "sample_b")``; None where there are none."""
-    return ("sample_a", "sample_b") if {"sample_a", "sample_b"} <= set(ds.sizes) else None
+    """The two dimensions of the samples of a pair, such as ``("sample_a", "sample_b")``; None where there are none."""
+    return next((two for two in SIDES_OF if set(two) <= set(ds.sizes)), None)
 
 
 def details(ds: xr.Dataset, first: View, *, reduce: str | None, focus: Focus) -> list[View]:
@@ -43,6 +46,8 @@ def details(ds: xr.Dataset, first: View, *, reduce: str | None, focus: Focus) ->
         columns = [str(n) for n, v in ds.data_vars.items() if dims_of(ds, str(n)) == (PAIR,) and v.dtype.kind in "iufOUST"]
         made += [lambda: SampleTable(ds, columns, by=PAIR, **common)] if columns else []
         made += [lambda n=n: TokenStrip(ds, n, **common) for n in texts(ds)]  # type: ignore[misc]
+    if two and influence.of_influence(two) and of_pairs(first):
+        made += influence.details(ds, common)
     found: list[View] = []
     for make in made:
         with suppress(ValueError):
@@ -58,7 +63,7 @@ def texts(ds: xr.Dataset) -> list[str]:
 
 def of_pairs(view: View) -> bool:
     """Whether it is a Matrix of samples by samples."""
-    return isinstance(view, Matrix) and base_name(view.options["x"]) == base_name(view.options["y"]) == "sample"
+    return isinstance(view, Matrix) and (view.options["y"], view.options["x"]) in SIDES_OF
 
 
 def groups(views: list[View]) -> list[list[View]]:
@@ -73,10 +78,11 @@ def groups(views: list[View]) -> list[list[View]]:
 
 
 def rows(group: list[View]) -> list[View]:
-    """What belongs together in one row, and the two texts of a pair in the next."""
+    """What belongs together in one row, the texts in the next, and a ranking of samples at the end."""
     strips = [v for v in group if isinstance(v, TokenStrip)]
-    others = [v for v in group if v not in strips]
-    return [Composition("beside", row) if len(row) > 1 else row[0] for row in (others, strips) if row]
+    tables = [v for v in group if isinstance(v, SampleTable) and v.options["by"] == influence.TRAIN]
+    others = [v for v in group if v not in strips and v not in tables]
+    return [Composition("beside", row) if len(row) > 1 else row[0] for row in (others, strips, tables) if row]
 
 
 def together(group: list[View]) -> View:

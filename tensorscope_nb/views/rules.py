@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 Value = str | int | float | bool
@@ -31,10 +31,19 @@ def base_name(name: str) -> str | None:
     return next((b for b in BASES if name != b and (name.startswith(f"{b}_") or name.endswith(f"_{b}"))), None)
 
 
-def followed(dim: str) -> list[str]:
-    """The names under which a dimension looks for a selection, in order."""
+def alone(dim: str, dims: Collection[str]) -> bool:
+    """Whether a dimension goes by its own name alone: what is about test samples, where there are training samples beside them.
+
+    >>> alone("test_sample", ["sample", "test_sample"]), alone("test_sample", ["test_sample"])
+    (True, False)
+    """
+    return dim.startswith("test_") and "sample" in dims and "test_sample" in dims
+
+
+def followed(dim: str, dims: Collection[str] = ()) -> list[str]:
+    """The names under which a dimension looks for a selection, in order; ``dims`` are all that stand beside it."""
     names = [dim]
-    if base := base_name(dim):
+    if (base := base_name(dim)) and not alone(dim, dims):
         names.append(base)
     other = {"checkpoint": "step", "step": "checkpoint"}
     return names + [other[name] for name in names if name in other]
@@ -82,7 +91,7 @@ def selection(cursor: Mapping[str, Selection], coords: Mapping[str, Sequence[Val
     """
     found: Cursor = {}
     for dim, values in coords.items():
-        selected = _by_name(cursor, dim, values)
+        selected = _by_name(cursor, dim, values, coords)
         if selected is None:
             selected = _by_coordinate(cursor, dim, values, others)
         if selected is not None:
@@ -90,8 +99,8 @@ def selection(cursor: Mapping[str, Selection], coords: Mapping[str, Sequence[Val
     return found
 
 
-def _by_name(cursor: Mapping[str, Selection], dim: str, values: Sequence[Value]) -> Selection | None:
-    for name in followed(dim):
+def _by_name(cursor: Mapping[str, Selection], dim: str, values: Sequence[Value], dims: Collection[str]) -> Selection | None:
+    for name in followed(dim, dims):
         if name not in cursor:
             continue
         wanted = cursor[name]

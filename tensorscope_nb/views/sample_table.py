@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.views.base import View
 from tensorscope_nb.views.cube import Cube, dataset_of
-from tensorscope_nb.views.fields import TOKENS, came, companions, dims_of, is_companion, travelling
+from tensorscope_nb.views.fields import TOKENS, came, companions, dims_of, is_companion, stand_ins, travelling
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.partial import least_complete
 
@@ -25,7 +25,10 @@ class SampleTable(View):
 
     Takes a Dataset or a Study. Click a column to sort, a row to select its sample; only the rows in sight are in the page.
     ``sort`` names the column whose largest value comes first. ``by`` takes another dimension in the place of ``sample``, such
-    as ``token_id`` or ``circuit``. What is typed into the search box is looked for in all texts.
+    as ``token_id`` or ``circuit``. What is typed into the search box is looked for in all texts. ``instead`` names what says the
+    same as a column more finely or coarsely, such as ``{"influence": ["token_influence", "mean_influence"]}``: the finest whose
+    dimensions are all selected is shown. ``along`` names columns that have one more dimension, such as
+    ``{"contribution": "checkpoint"}``: a row of coloured cells.
 
     >>> import numpy as np, xarray as xr
     >>> ds = xr.Dataset({"loss": ("sample", np.array([3.1, 2.7]))}, {"sample": ["a", "b"]})
@@ -42,6 +45,8 @@ class SampleTable(View):
         *,
         by: str = "sample",
         sort: str | None = None,
+        instead: Mapping[str, Sequence[str]] | None = None,
+        along: Mapping[str, str] | None = None,
         title: str | None = None,
         reduce: str | None = None,
         focus: Focus | None = None,
@@ -59,10 +64,14 @@ class SampleTable(View):
             if by not in data[name].dims:
                 there = ", ".join(dims_of(data, name)) or "no dimensions"
                 raise ValueError(f"a column of a SampleTable has {by}; {name} has {there}")
+        for name, dim in (along or {}).items():
+            if name not in names or dim not in data[name].dims:
+                raise ValueError(f"along= names columns and a dimension of each; {name!r} with {dim!r} came")
         if sort is not None and sort not in names:
             raise LookupError(f"sort= names a column; there is no {sort!r}, there are {', '.join(names)}")
-        belonging = companions(data, names, [by])
-        cube = Cube.of(source, travelling(names, belonging))
+        shown = [*names, *stand_ins(data, instead)]
+        belonging = companions(data, shown, [by])
+        cube = Cube.of(source, travelling(shown, belonging))
         numbers = [n for n in names if data[n].dtype.kind in "biuf"]
         super().__init__(
             focus=focus,
@@ -71,6 +80,8 @@ class SampleTable(View):
             columns=names,
             companions=belonging,
             by=by,
+            instead=instead or None,
+            along=dict(along or {}) or None,
             title=title,
             reduce=reduce,
         )

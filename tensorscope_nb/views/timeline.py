@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 from tensorscope_nb.views.base import View
 from tensorscope_nb.views.cube import Cube
-from tensorscope_nb.views.fields import came, companions, curve_of, dims_of, measures, opened, travelling
+from tensorscope_nb.views.fields import (
+    MOST_CURVES,
+    came,
+    companions,
+    dims_of,
+    family_of,
+    measures,
+    opened,
+    runs_along,
+    travelling,
+)
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.rules import TIME
 
@@ -15,16 +25,15 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
-# Lines of more variables than this could not be told apart.
-MOST_TOGETHER = 6
-
 
 class Timeline(View):
     """One line per head (or layer, or whatever else the variable has) over training, and a scrubber for the checkpoint.
 
     ``x`` is the dimension of time: ``checkpoint`` where the variable has one, else ``step``. It may be any other number, such as
     ``sparsity`` or ``curvature``; then the variables with the dimensions and the unit of the first share one picture, each with
-    its interval. ``together`` names the variables to be shown so, and an empty list says none. ``log``, also a switch in the
+    its interval. ``together`` names the variables to be shown so, and an empty list says none. A few curves that have names, such
+    as ``loss [control, sparsity, replicate]``, have a colour each, and a band from the smallest to the largest replicate where
+    they have no interval. ``log``, also a switch in the
     header, shows values on a logarithmic scale.
 
     >>> import numpy as np, xarray as xr
@@ -58,7 +67,10 @@ class Timeline(View):
         dims = dims_of(data, variable)
         if x not in dims:
             raise ValueError(f"Timeline needs {x}; {variable} has {', '.join(dims) or 'no dimensions'}")
-        names = list(dict.fromkeys([*(n for n in possible if dims_of(data, n) == dims), variable, *joined]))
+        family = family_of(data, variable)
+        apart = family[1] if family and family[0] == x else None
+        alike = lambda n: dims_of(data, n) == dims or (apart is not None and family_of(data, n) == family)
+        names = list(dict.fromkeys([*(n for n in possible if alike(n)), variable, *joined]))
         belonging = companions(data, names, [x])
         cube = Cube.of(ds, travelling(names, belonging))
         super().__init__(
@@ -69,6 +81,7 @@ class Timeline(View):
             companions=belonging,
             x=x,
             together=joined or None,
+            apart=apart,
             title=title,
             reduce=reduce,
         )
@@ -80,7 +93,7 @@ def _along(data: xr.Dataset, variable: str | None) -> str:
     """The dimension of time; where there is none, that of the first curve."""
     there = dims_of(data, variable) if variable else tuple(map(str, data.sizes))
     time = next((t for t in TIME if t in there), None)
-    curves = (curve_of(data, n) for n in ([variable] if variable else measures(data, [])))
+    curves = (runs_along(data, n) for n in ([variable] if variable else measures(data, [])))
     return time or next(filter(None, curves), TIME[0])
 
 
@@ -90,12 +103,12 @@ def _alike(data: xr.Dataset, variable: str, x: str) -> list[str]:
     Those with an interval come first: what was measured has the solid line.
     """
     about = lambda n: (dims_of(data, n), data[n].attrs.get("units"))
-    if x in TIME or not data[variable].attrs.get("units"):
+    if x in TIME or not data[variable].attrs.get("units") or family_of(data, variable):
         return []
     found = [n for n in measures(data, [x]) if about(n) == about(variable)]
     measured = companions(data, found, [x])
     found.sort(key=lambda n: n not in measured)
-    return found[:MOST_TOGETHER] if len(found) > 1 else []
+    return found[:MOST_CURVES] if len(found) > 1 else []
 
 
 def _together(data: xr.Dataset, names: Sequence[str], x: str) -> list[str]:
@@ -104,8 +117,8 @@ def _together(data: xr.Dataset, names: Sequence[str], x: str) -> list[str]:
         raise ValueError(f"together= takes a list of variables; {names!r} came")
     for name in names:
         opened(data, name)
-    if len(names) > MOST_TOGETHER:
-        raise ValueError(f"together= takes at most {MOST_TOGETHER} variables, whose lines can be told apart; {len(names)} came")
+    if len(names) > MOST_CURVES:
+        raise ValueError(f"together= takes at most {MOST_CURVES} variables, whose lines can be told apart; {len(names)} came")
     if astray := [n for n in names if n not in measures(data, [x])]:
         raise ValueError(
             f"together= takes numbers over {x}; {astray[0]} has {', '.join(dims_of(data, astray[0])) or 'no dimensions'}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tensorscope_nb.views.base import View
 from tensorscope_nb.views.cube import Cube
-from tensorscope_nb.views.fields import SLICED, comparison, dims_of, opened, shown, travelling
+from tensorscope_nb.views.fields import SLICED, comparison, dims_of, opened, shown, stand_ins, travelling
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.rules import base_name
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 # A row is one text: that of a sample, or one of the two of a pair.
-ROWS = ("sample", "pair")
+ROWS = ("test_sample", "sample", "pair")
 SIDES = {"_a": "_b", "_b": "_a"}
 
 
@@ -30,7 +30,8 @@ class TokenStrip(View):
 
     Of a pair of samples a strip shows one text: ``contribution_a [pair, position_a]`` that of the sample
     ``pair_sample_a [pair]``, with the tokens of ``token_text_a``. It shares its colours with the strip of
-    ``contribution_b``, and says so where the pair that is selected is not among those of the Dataset.
+    ``contribution_b``, and says so where the pair that is selected is not among those of the Dataset. Of test samples it shows
+    the tokens of ``test_token [test_sample, test_position]``. ``instead`` names what says the same more finely.
 
     >>> import numpy as np, xarray as xr
     >>> TokenStrip(xr.Dataset({"loss": (("sample", "position"), np.ones((2, 3)))}))
@@ -44,6 +45,7 @@ class TokenStrip(View):
         *,
         tokens: str | None = None,
         compare: Sequence[Any] | Mapping[str, Sequence[Any]] | None = None,
+        instead: Mapping[str, Sequence[str]] | None = None,
         title: str | None = None,
         reduce: str | None = None,
         focus: Focus | None = None,
@@ -52,14 +54,15 @@ class TokenStrip(View):
         along = along_of(data, variable)
         what = shown("TokenStrip", ds, variable, [along], [*SLICED, *ROWS, "layer", "head", "block"])
         dims = dims_of(data, what.variable)
+        # with training samples beside them the texts are those of the test samples
         rows = next((r for r in ROWS if r in dims), "sample")
-        side = what.variable[-2:] if rows != "sample" and what.variable[-2:] in SIDES else ""
-        names = [n for n in what.variables if n.endswith(side)]
+        side = what.variable[-2:] if rows == "pair" and what.variable[-2:] in SIDES else ""
+        names = [n for n in what.variables if n.endswith(side) and n not in (instead or {}).get(what.variable, ())]
         words = _tokens(data, tokens, side, rows, along)
         other = _other(data, what.variable, side, rows)
         of = f"{rows}_sample{side}"
         ids = _ids(data, side, rows, along)
-        cube = Cube.of(ds, travelling(names, what.companions, [n for n in (words, other, ids) if n]))
+        cube = Cube.of(ds, travelling(names, what.companions, [n for n in (words, other, ids) if n], stand_ins(data, instead)))
         super().__init__(
             focus=focus,
             cube=cube,
@@ -75,6 +78,7 @@ class TokenStrip(View):
             order=data[rows].attrs.get("order") if rows in data.coords else None,
             alike={"variable": other, "along": along_of(data, other)} if other else None,
             compare=comparison(data, compare),
+            instead=instead or None,
             title=title,
             reduce=reduce,
         )
@@ -94,7 +98,7 @@ def _tokens(data: xr.Dataset, asked: str | None, side: str, rows: str, along: st
         return along in data[name].dims and {str(d) for d in data[name].dims} <= {rows, along}
 
     if asked is None:
-        candidates = [f"token_text{side}", f"token{side}"] if side else []
+        candidates = [f"token_text{side}", f"token{side}"] if side else ["test_token"] if rows == "test_sample" else []
         return next((n for n in (*candidates, "token") if n in data.variables and fits(n)), None)
     if asked not in data.variables:
         raise LookupError(f"tokens= names a variable; there is no {asked!r}, there are {', '.join(map(str, data.data_vars))}")

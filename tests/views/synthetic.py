@@ -527,3 +527,117 @@ def two_models() -> xr.Dataset:
             "layer_b": ("layer_b", range(4), {"long_name": "layer of shakespeare"}),
         },
     )
+
+
+def tracin(samples: int = 40, tests: int = 8, checkpoints: int = 6, length: int = 0, *, seed: int = 7) -> xr.Dataset:
+    """What training samples taught: each test sample has a few proponents and an opponent, early or late; by token with a length."""
+    rng = np.random.default_rng(seed)
+    size = (checkpoints, samples, tests)
+    when = np.exp(-((np.arange(checkpoints)[:, None, None] - rng.uniform(0, checkpoints, size[1:])) ** 2) / 3)
+    strength = rng.normal(0, 0.02, size[1:])
+    for k in range(tests):
+        strength[(3 * k + np.arange(3)) % samples, k] = [0.9, 0.6, 0.35]
+        strength[(3 * k + 5) % samples, k] = -0.5
+    contribution = when * strength + rng.normal(0, 0.003, size)
+    influence = contribution.sum(0)
+    own = np.abs(when.sum(2)) * rng.gamma(3, 0.3, (1, samples))
+    half = 2 * influence.std(1) / np.sqrt(tests)
+    pair, nats, signed = ("sample", "test_sample"), {"units": "nats per token"}, {"signed": "taught it above 0"}
+    both = nats | signed
+    texts = [
+        "To be, or not to be: that is <b>the question</b>",
+        "Friends, Romans, countrymen,\nlend me your ears",
+        "O Romeo, Romeo!",
+    ]
+    variables = {
+        "influence": (pair, influence, {"long_name": "influence", **both}),
+        "contribution": (("checkpoint", *pair), contribution, {"long_name": "influence at the checkpoint", **both}),
+        "self_influence": ("sample", own.sum(0), {"long_name": "influence on itself", **nats}),
+        "self_contribution": (("checkpoint", "sample"), own, {"long_name": "influence on itself at the checkpoint", **nats}),
+        "learning_rate": ("checkpoint", np.full(checkpoints, 0.01), {"long_name": "learning rate"}),
+        "train_loss": (("checkpoint", "sample"), rng.gamma(9, 0.3, size[:2]), {"long_name": "loss of the training sample", **nats}),
+        "test_loss": (("checkpoint", "test_sample"), rng.gamma(9, 0.3, size[::2]), {"long_name": "loss", **nats}),
+        "mean_influence": (
+            "sample", influence.mean(1),
+            {"long_name": "influence, mean over test samples", "interval": "95 % interval over test samples", **both},
+        ),
+        "ci_low": ("sample", influence.mean(1) - half),
+        "ci_high": ("sample", influence.mean(1) + half),
+    }  # fmt: skip
+    if length:
+        share = rng.dirichlet(np.full(length, 0.4), (samples, tests)) * length
+        share[:, tests - 1, length // 2 :] = np.nan
+        words = np.array([f" {w}" for t in texts for w in t.split()])
+        where = ("test_sample", "test_position")
+        by_token = {"long_name": "influence on the token", **both}
+        tokens = words[rng.integers(0, len(words), (tests, length))].astype(object)
+        tokens[tests - 1, length // 2 :] = ""
+        variables |= {
+            "token_influence": (("sample", *where), influence[..., None] * share, by_token),
+            "token_contribution": (("checkpoint", "sample", *where), contribution[..., None] * share, by_token),
+            "test_token": (where, tokens),
+        }
+    steps = np.linspace(0, 3000, checkpoints).astype(int).tolist()
+    return xr.Dataset(
+        variables,
+        {
+            "sample": [f"train-{i}" for i in range(samples)],
+            "task": ("sample", [("verse", "prose")[i % 2] for i in range(samples)]),
+            "text": ("sample", [texts[i % 3] for i in range(samples)]),
+            "test_sample": [f"test-{i}" for i in range(tests)],
+            "test_task": ("test_sample", ["verse"] * tests),
+            "test_text": ("test_sample", [texts[i % 3] for i in range(tests)]),
+            "checkpoint": ("checkpoint", steps, {"long_name": "training step"}),
+        },
+    )
+
+
+def tickets(replicates: int = 5) -> xr.Dataset:
+    """Lottery tickets: kept weights at their beginning do better than others, and lose at the end; one layer keeps most."""
+    rng = np.random.default_rng(8)
+    controls, sparsity = ["ticket", "reinit", "random", "dense"], np.array([0.5, 0.8, 0.9, 0.95, 0.99])
+    fall = {"ticket": 0.6, "reinit": 1.1, "random": 1.6, "dense": 0.0}
+    loss = np.stack([0.3 + fall[c] * sparsity**8 for c in controls])[..., None] + rng.normal(0, 0.02, (4, 5, replicates))
+    # the dense model has no sparsity: it is one number for each replicate
+    loss[3] = loss[3, :1]
+    accuracy = np.clip(0.97 - 0.25 * (loss - 0.3), 0, 1)
+    modules = ["layers.0", "layers.2", "layers.4"]
+    kept = np.clip((1 - sparsity)[:, None] * np.array([0.8, 1.1, 3.0]), 0, 1)
+    seeds = {"long_name": "", "interval": f"95 % interval over {replicates} replicates"}
+    share = {"units": "share of images"}
+    variables: dict[str, object] = {
+        "loss": (("control", "sparsity", "replicate"), loss, {"long_name": "loss", "units": "nats"}),
+        "accuracy": (("control", "sparsity", "replicate"), accuracy, {"long_name": "accuracy", "bounds": [0, 1], **share}),
+    }
+    for name, values, sign, units in (("loss", loss, -1, {"units": "nats"}), ("accuracy", accuracy, 1, share)):
+        gain = sign * (values[:1] - values)
+        middle, half = gain.mean(-1), 2.8 * gain.std(-1, ddof=1) / np.sqrt(replicates) if replicates > 1 else np.nan
+        about = seeds | units | {"long_name": f"{name} gained by the ticket", "signed": "the ticket is better above 0"}
+        dims = ("control", "sparsity")
+        variables |= {
+            f"{name}_advantage": (dims, middle, about),
+            f"{name}_advantage_ci_low": (dims, middle - half),
+            f"{name}_advantage_ci_high": (dims, middle + half),
+        }
+    mask = rng.random((len(sparsity), 60)) > sparsity[:, None]
+    rounds = ("replicate", "round")
+    variables |= {
+        "mask": (("sparsity", "parameter"), mask, {"long_name": "weight kept"}),
+        "density": (("sparsity", "module"), kept, {"long_name": "weights kept", "units": "share of weights"}),
+        "initial": ("parameter", rng.normal(0, 0.1, 60), {"long_name": "weight at the beginning"}),
+        "round_loss": (rounds, rng.gamma(3, 0.1, (replicates, 8)), {"long_name": "loss after the round", "units": "nats"}),
+        "round_accuracy": (rounds, rng.beta(20, 2, (replicates, 8)), {"long_name": "accuracy after the round", **share}),
+        "round_sparsity": (rounds, np.tile(1 - 0.7 ** np.arange(1, 9), (replicates, 1)), {"long_name": "share set to zero"}),
+    }
+    return xr.Dataset(
+        variables,
+        {
+            "control": controls,
+            "sparsity": ("sparsity", sparsity, {"long_name": "share of weights set to zero"}),
+            "replicate": range(replicates),
+            "module": modules,
+            "module_layer": ("module", [0, 1, 2]),
+            "parameter": range(60),
+            "round": range(8),
+        },
+    )

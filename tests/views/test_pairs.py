@@ -90,7 +90,7 @@ def test_a_strip_of_a_pair_knows_its_text_its_tokens_and_its_counterpart() -> No
         (
             lambda: Matrix(module_conflicts().assign(pair_dot=lambda ds: ds["pair_dot"].assign_attrs(reduce="median"))),
             ValueError,
-            "the attribute reduce of pair_dot takes mean, max, min, sum, first; it is 'median'",
+            "the attribute reduce of pair_dot takes mean, max, min, sum, first, strongest; it is 'median'",
         ),
     ],
 )

@@ -81,7 +81,7 @@ export function sampleChoice(stage: Stage, dim = "sample"): { seen(): number; pr
   const hovered = () => (dim in focus.hover ? (indicesAt(cube, dim, focus.hover)?.[0] ?? null) : null);
   return {
     seen: () => hovered() ?? at(),
-    // a sample that is not here leaves the first in its place, another row (a pair) leaves none
+    // a sample that is not here leaves the first in its place, another row (a pair, a test sample) leaves none
     preview: () => hovered() !== null && (hovered() !== at() || (dim !== "sample" && unmet(cube, dim, stage.cursor()).length > 0)),
     show(missing = false) {
       const i = at();

@@ -11,7 +11,7 @@ export interface Variable {
   longName: string;
   units: string;
   /** What the interval, the null and a flag are; which variable a flag is about; why there may be no value; how it is reduced; whether it has a sign, also where all values have the same. */
-  words: { interval?: string; null?: string; rule?: string; marks?: string; nan?: string; reduce?: "mean" | "max" | "min" | "sum" | "first"; signed?: string };
+  words: { interval?: string; null?: string; rule?: string; marks?: string; nan?: string; reduce?: "mean" | "max" | "min" | "sum" | "first" | "strongest"; signed?: string };
   /** The smallest and largest possible value. */
   bounds?: [number, number];
 }

@@ -2,12 +2,12 @@
 import { copyText, selCode, updateCode } from "./code";
 import { h, iconButton, KEEP_KEYS, setText, shortened, wordButton } from "./dom";
 import { type Focus, openFocus } from "./focus";
-import { asList } from "./rules";
+import { asList, TIME } from "./rules";
 import { valueText } from "./scale";
 import type { Mount, Value } from "./types";
 
 /** From coarse to fine: the way down to a token. */
-const DRILL = ["model", "checkpoint", "step", "task", "tasks", "layer", "head", "block", "sample", "position"];
+const DRILL = ["model", "checkpoint", "step", "task", "tasks", "layer", "head", "block", "test_sample", "test_position", "sample", "position"];
 const LISTED = 300;
 
 export async function mountFocusBar({ model, el, host, signal }: Mount): Promise<void> {
@@ -53,7 +53,7 @@ export async function mountFocusBar({ model, el, host, signal }: Mount): Promise
     const several = selected.length > 1 ? shortened(selected.slice(0, 24).map(valueText).join(", "), 24) : null;
     let field: HTMLElement;
     if (values.length <= LISTED) {
-      const options = [h("option", { value: "" }, dim === "checkpoint" || dim === "step" ? "last" : "any"), ...(several ? [h("option", { value: "\0" }, several)] : []), ...values.map((v, i) => h("option", { value: String(i) }, shortened(valueText(v), 40)))];
+      const options = [h("option", { value: "" }, TIME.has(dim) && !focus.along.has("test_sample") ? "last" : "any"), ...(several ? [h("option", { value: "\0" }, several)] : []), ...values.map((v, i) => h("option", { value: String(i) }, shortened(valueText(v), 40)))];
       const list = h("select", { ...KEEP_KEYS, "aria-label": noun, title: several ? selected.join(", ") : noun, onchange: () => {
         if (list.value !== "\0") focus.set({ [dim]: list.value === "" ? null : values[Number(list.value)] });
       } }, ...options);

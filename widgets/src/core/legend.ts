@@ -8,7 +8,7 @@ import { extent } from "./slice";
 import { linear } from "./scale";
 
 export interface Mark {
-  look: "ring" | "underline" | "dashed" | "hatched" | "void" | "hollow" | "whisker" | "dot" | "down" | "cross" | "band" | "notch" | "solid" | "long" | "short";
+  look: "ring" | "underline" | "dashed" | "hatched" | "void" | "hollow" | "whisker" | "dot" | "down" | "cross" | "band" | "notch" | "solid" | "long" | "short" | "mixed";
   text: string;
   /** Other than the ink. */
   colour?: string;

@@ -17,11 +17,14 @@ export function baseName(name: string): string | null {
   return null;
 }
 
-/** The names under which a dimension looks for a selection, in order. */
-export function followed(dim: string): string[] {
+/** Whether a dimension goes by its own name alone: what is about test samples, where there are training samples beside them. */
+export const alone = (dim: string, dims: object): boolean => dim.startsWith("test_") && "sample" in dims && "test_sample" in dims;
+
+/** The names under which a dimension looks for a selection, in order; `dims` are all that stand beside it. */
+export function followed(dim: string, dims: object = {}): string[] {
   const names = [dim];
   const base = baseName(dim);
-  if (base) names.push(base);
+  if (base && !alone(dim, dims)) names.push(base);
   for (const name of [...names]) {
     if (name === "checkpoint") names.push("step");
     if (name === "step") names.push("checkpoint");
@@ -91,7 +94,7 @@ export function targeted(dim: string, cursor: Cursor): Value[] {
 /** Indices along `dim` that the Focus selects; null when it selects none here. */
 export function indicesAt(cube: Cube, dim: string, cursor: Cursor): number[] | null {
   const values = labels(cube, dim);
-  for (const name of followed(dim)) {
+  for (const name of followed(dim, cube.dims)) {
     if (!(name in cursor)) continue;
     const present = TIME.has(name) ? [...new Set(asList(cursor[name]).map((w) => nearest(values, w)).filter((i) => i >= 0))] : placesOf(values, cursor[name]);
     if (present.length) return present;
@@ -152,7 +155,7 @@ function askedByCoordinate(cube: Cube, dim: string, cursor: Cursor): Asked[] {
 /** The selections that a dimension would follow and has not, by the name in the Focus; empty where it follows, or nothing is asked. */
 export function unmet(cube: Cube, dim: string, cursor: Cursor): [string, Value[]][] {
   if (indicesAt(cube, dim, cursor)) return [];
-  const name = followed(dim).find((n) => n in cursor);
+  const name = followed(dim, cube.dims).find((n) => n in cursor);
   return name ? [[name, asList(cursor[name])]] : askedByCoordinate(cube, dim, cursor).map((a) => [a.name, a.wanted]);
 }
 

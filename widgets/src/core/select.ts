@@ -1,7 +1,7 @@
 // From a place in a Cube to a selection: the dimensions themselves, and what their names and coordinates are about.
 import { type Cube, labels } from "./cube";
 import { toggled } from "./places";
-import { asList, baseName, headOf, isPlace, ownName, placeOf } from "./rules";
+import { alone, asList, baseName, headOf, isPlace, ownName, placeOf } from "./rules";
 import type { Cursor, Patch, Place, Selection, Value } from "./types";
 
 export interface Choice {
@@ -67,7 +67,7 @@ export function along(cube: Cube, patch: Patch): Choice {
   for (const [dim, selection] of Object.entries(patch)) {
     const values: (Value | undefined)[] = selection === null ? [undefined] : asList(selection);
     const base = baseName(dim);
-    if (base && cube.coords[dim]) values.forEach((v) => tell(dim, base, v));
+    if (base && cube.coords[dim] && !alone(dim, cube.dims)) values.forEach((v) => tell(dim, base, v));
     values.forEach((v) => tellHead(dim, dim, v));
     if (aside(dim)) continue;
     for (const [name, coordinate] of Object.entries(cube.coords)) {

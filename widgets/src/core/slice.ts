@@ -4,7 +4,8 @@ import { baseName, indicesAt, TIME, unmet } from "./rules";
 import { valueText } from "./scale";
 import type { Cursor, Value } from "./types";
 
-export type Reduce = "mean" | "max" | "min" | "sum" | "first";
+/** `strongest` is the value that is furthest from 0, with its sign. */
+export type Reduce = "mean" | "max" | "min" | "sum" | "first" | "strongest";
 
 export interface Slice {
   values: Float64Array;
@@ -26,6 +27,8 @@ export const reduction = (variable: Variable, asked?: Reduce): Reduce => asked ?
 export const isPart = (dim: string): boolean => PARTS.has(dim) || PARTS.has(baseName(dim) ?? "");
 const poolOf = (variable: Variable, pool: string[]): string[] => (variable.words.reduce ? [...pool, ...variable.dims.filter(isPart)] : pool);
 
+const overWords = (reduce: Reduce): string => (reduce === "strongest" ? "strongest of" : `${reduce} over`);
+
 /** Of these the model itself is the middle. */
 const CENTRED = new Set(["x", "y"]);
 
@@ -35,11 +38,11 @@ export function pick(cube: Cube, dim: string, cursor: Cursor, reduce: Reduce, po
   const chosen = indicesAt(cube, dim, cursor);
   const noun = dim.replaceAll("_", " ");
   if (chosen?.length === 1) return { indices: chosen, note: TIME.has(dim) ? `at ${noun} ${valueText(values[chosen[0]])}` : `${noun} ${valueText(values[chosen[0]])}` };
-  if (chosen) return { indices: chosen, note: `${reduce} over ${chosen.length} ${noun}s` };
+  if (chosen) return { indices: chosen, note: `${overWords(reduce)} ${chosen.length} ${noun}s` };
   if (TIME.has(dim)) return { indices: [values.length - 1], note: `at ${noun} ${valueText(values.at(-1))}` };
   if ((pooled(dim) || pool.includes(dim)) && reduce !== "first") {
     if (values.length === 1) return { indices: [0], note: `${noun} ${valueText(values[0])}` };
-    return { indices: values.map((_, i) => i), note: `${reduce} over ${values.length} ${noun}s` };
+    return { indices: values.map((_, i) => i), note: `${overWords(reduce)} ${values.length} ${noun}s` };
   }
   if (CENTRED.has(dim)) {
     const i = values.reduce<number>((best, v, k) => (Math.abs(Number(v)) < Math.abs(Number(values[best])) ? k : best), 0);
@@ -165,6 +168,7 @@ function combine(source: ArrayLike<number>, base: number, offsets: number[], red
     if (v > high) high = v;
   }
   if (!count) return NaN;
+  if (reduce === "strongest") return -low > high ? low : high;
   return reduce === "mean" ? total / count : reduce === "sum" ? total : reduce === "max" ? high : low;
 }
 

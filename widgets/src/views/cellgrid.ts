@@ -3,6 +3,7 @@ import { sheet } from "../core/canvas";
 import { sampleChoice, sliceChoice, variableChoice } from "../core/choose";
 import { colourScale, type ColourScale } from "../core/colour";
 import { labels, type Variable } from "../core/cube";
+import { finest } from "../core/finest";
 import { h, labelToken, setText, shortened, visibleToken } from "../core/dom";
 import { hands, stepped } from "../core/hands";
 import { axisLabel, axisName, commonNull, showLegend, type Mark, sentence, statusMarks, withUnits } from "../core/legend";
@@ -15,7 +16,7 @@ import { extent, slice } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
 import { textsOn, tokensOf } from "../core/tokens";
 import type { Cursor, Value } from "../core/types";
-import { cellAt, type GridShape, gridShape, groupsOf, rangeOf } from "./grid";
+import { cellAt, type GridShape, gridShape, groupsOf, rangeHere, rangeOf } from "./grid";
 import { gridPlot, outlines, type Pen, SMALL } from "./grid-plot";
 import { aboutLine, tokenLines } from "./matrix-words";
 
@@ -102,20 +103,21 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
 
   return {
     draw() {
-      const variable = stage.variable();
       const cursor = { ...stage.cursor(), ...here() };
+      const { variable, notes: told } = finest(cube, stage.variable(), options.instead?.[stage.variable().name], axes, cursor);
       reading = stage.measure(variable, axes, [], here());
       words = options.words && !reading.difference ? textsOn(cube, cube.variables[options.words], [rowDim, columnDim], cursor) : null;
       tokens = options.tokens ? tokensOf(cube, samples?.seen() ?? -1, columns.length, options.tokens, columnDim) : null;
       if (tokens) columnLabels = tokens.map(labelToken);
-      const range = reading.difference ? extent(reading.values) : rangeOf(cube, variable, axes, cursor, options.reduce);
+      const range = reading.difference ? extent(reading.values) : (options.instead ? rangeHere : rangeOf)(cube, variable, axes, cursor, options.reduce);
       scale = colourScale(range, stage.theme.dark, reading.signed, !heads);
       const many = words ? columns.length - trailing() : columns.length;
       shape = gridShape(stage.width(), rows.length, many, heads ? undefined : { worded: words !== null, rowLabels, columnLabels, upward: Boolean(options.upward), square: true, grouped: groups[1].length > 0 });
       const size = heads ? `${rows.length} layers × ${columns.length} heads` : `${rows.length} × ${columns.length}`;
       const none = reading.values.every(Number.isNaN) ? [`no values here${variable.words.nan ? `: ${variable.words.nan}` : ""}`] : [];
       setText(stage.title, options.title || sentence(variable.longName));
-      setText(stage.subtitle, [...(reading.notes.length ? reading.notes : [size]), ...none].join(" · "));
+      const crowded = Math.min(shape.cell, shape.line) < 1 ? [`where several lie in one line, the ${reading.signed ? "strongest" : "largest"} is seen`] : [];
+      setText(stage.subtitle, [...(reading.notes.length ? reading.notes : [size]), ...told, ...crowded, ...none].join(" · "));
       variables.show();
       slices.show();
       samples?.show();

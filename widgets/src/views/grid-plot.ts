@@ -6,7 +6,7 @@ import { shortened } from "../core/dom";
 import type { Reading, Status } from "../core/measure";
 import { cellText } from "../core/scale";
 import type { Theme } from "../core/theme";
-import { type GridShape, type Group, LETTER, NARROW, runs } from "./grid";
+import { type GridShape, type Group, LETTER, NARROW, runs, thinned } from "./grid";
 
 type Context = CanvasRenderingContext2D;
 
@@ -66,7 +66,8 @@ function image(c: Context, { shape, reading, scale, theme, rings }: GridPlot): v
   c.fillStyle = theme.rule;
   c.fillRect(box.x, box.y, box.w, box.h);
   hatch(c, box, theme.quiet);
-  const key = JSON.stringify([scale.domain, scale.signed, theme.dark, upward]);
+  const few: [number, number] = [Math.min(rows, Math.round(box.h)), Math.min(columns, Math.round(box.w))];
+  const key = JSON.stringify([scale.domain, scale.signed, theme.dark, upward, few]);
   let known = painted.get(reading.values);
   if (known?.key !== key) {
     let values = reading.values;
@@ -74,10 +75,11 @@ function image(c: Context, { shape, reading, scale, theme, rings }: GridPlot): v
       values = new Float64Array(values.length);
       for (let r = 0; r < rows; r++) values.set(reading.values.subarray(r * columns, (r + 1) * columns), (rows - 1 - r) * columns);
     }
+    if (few[0] < rows || few[1] < columns) values = thinned(values, [rows, columns], few, scale.signed);
     known = { key, pixels: pixels(values, scale) };
     painted.set(reading.values, known);
   }
-  paint(c, known.pixels, columns, box);
+  paint(c, known.pixels, few[1], box);
   // no room for a ring: a dot
   const size = Math.max(1, Math.min(3, Math.floor(Math.min(cell, line) / 2)));
   for (let i = 0; i < rows * columns; i++) {

@@ -1,6 +1,6 @@
 // Where the cells of a grid are, and the range that its colours span.
 import { type Cube, labels, type Variable } from "../core/cube";
-import { headOf, ownName } from "../core/rules";
+import { headOf, ownName, TIME } from "../core/rules";
 import { extent, extentOf, pooledDims, type Reduce, slice } from "../core/slice";
 import type { Cursor } from "../core/types";
 
@@ -106,10 +106,32 @@ export function rangeOf(cube: Cube, variable: Variable, axes: string[], cursor: 
   return extent(slice(cube, variable, kept, cursor, reduce).values);
 }
 
+/**
+ * The range of what is seen at this place, at all times: for where one place (a test sample, one of its tokens) has values that
+ * are orders of magnitude from those of another.
+ */
+export function rangeHere(cube: Cube, variable: Variable, axes: string[], cursor: Cursor, reduce?: Reduce): [number, number] {
+  return extent(slice(cube, variable, variable.dims.filter((d) => axes.includes(d) || TIME.has(d)), cursor, reduce).values);
+}
+
 /** What is bounded gets its bounds, or half of them: small values must look small, wherever they come from. */
 function within([low, high]: [number, number], [least, most]: [number, number]): [number, number] {
   const half = most <= high / 2 && least >= low / 2;
   return half ? [low / 2, high / 2] : [low, high];
+}
+
+/** The largest, or of signed values the furthest from 0, where several rows or columns lie in one line of pixels. */
+export function thinned(values: Float64Array, [rows, columns]: [number, number], [lines, across]: [number, number], signed: boolean): Float64Array {
+  const out = new Float64Array(lines * across).fill(NaN);
+  for (let r = 0; r < rows; r++) {
+    for (let k = 0; k < columns; k++) {
+      const v = values[r * columns + k];
+      const at = Math.floor((r * lines) / rows) * across + Math.floor((k * across) / columns);
+      const known = out[at];
+      if (Number.isNaN(known) || (signed ? Math.abs(v) > Math.abs(known) : v > known)) out[at] = v;
+    }
+  }
+  return out;
 }
 
 /** Indices as runs of neighbours: [0, 1, 2, 5] is [0, 2] and [5, 5]. */

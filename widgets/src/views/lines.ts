@@ -18,7 +18,7 @@ export interface Line {
  * One line for each combination of the other dimensions, or a `single` one at the Focus. Pooled dimensions are sliced at the
  * Focus or reduced, and so is the time where it is not the axis.
  */
-export function linesOf(cube: Cube, variable: Variable, x: string, cursor: Cursor, reduce: Reduce | undefined, companions: { low?: string; high?: string }, single = false): { lines: Line[]; notes: string[] } {
+export function linesOf(cube: Cube, variable: Variable, x: string, cursor: Cursor, reduce: Reduce | undefined, companions: { low?: string; high?: string }, single = false, spread = ""): { lines: Line[]; notes: string[] } {
   const across = single ? [] : variable.dims.filter((d) => d !== x && !pooled(d) && (!TIME.has(d) || TIME.has(x)));
   const axes = [...across, x];
   const read = (name?: string) => {
@@ -27,7 +27,10 @@ export function linesOf(cube: Cube, variable: Variable, x: string, cursor: Curso
     return fits ? slice(cube, other, axes, cursor, reduce).values : undefined;
   };
   const { values, shape, notes } = slice(cube, variable, axes, cursor, reduce);
-  const [low, high] = [read(companions.low), read(companions.high)];
+  const over = pooledDims(cube, variable, axes, cursor);
+  const bare = companions.low === undefined && over.length === 1 && over[0] === spread;
+  const reach = (end: Reduce) => (bare ? slice(cube, variable, axes, cursor, end).values : undefined);
+  const [low, high] = [read(companions.low) ?? reach("min"), read(companions.high) ?? reach("max")];
   const n = shape.at(-1)!;
   const along = across.map((d) => labels(cube, d));
   const lines = Array.from({ length: values.length / n }, (_, k): Line => {
@@ -41,6 +44,9 @@ export function linesOf(cube: Cube, variable: Variable, x: string, cursor: Curso
   });
   return { lines, notes };
 }
+
+/** The dimension over which lines that stand for several runs have a band from the smallest to the largest. */
+export const RUNS = "replicate";
 
 /** The line within `reach` pixels of a place, the closest one. */
 export function lineAt<L extends Pick<Line, "values">>(lines: L[], at: (i: number) => number, value: Scale, px: number, py: number, reach: number): L | null {

@@ -14,7 +14,7 @@ export function aboutLine(cube: Cube, dim: string, names: string[], i: number): 
     const value = variable?.values[i];
     if (value === undefined || value === "" || Number.isNaN(value)) return [];
     if (typeof value === "number") return [withUnits(`${variable.longName} ${numberText(value)}`, variable.units)];
-    return [name.startsWith("text") ? `“${plainText(value)}”` : value];
+    return [/^(test_)?text/.test(name) ? `“${plainText(value)}”` : value];
   });
   return parts.length ? [String(labels(cube, dim)[i]), ...parts].join(" · ") : "";
 }

@@ -19,15 +19,16 @@ export function missingWords(cube: Cube, { rows }: RowOptions, cursor: Cursor): 
   const asked = rows === "sample" ? [] : unmet(cube, rows, cursor);
   if (!asked.length) return "";
   const named = asked.map(([, wanted]) => wanted.join(", ")).join(" × ");
-  const those = `the ${cube.dims[rows].toLocaleString("en")} ${rows}s looked at token by token`;
+  const noun = rows.replaceAll("_", " ");
+  const those = `the ${cube.dims[rows].toLocaleString("en")} ${noun}s looked at token by token`;
   const whole = asked.length > 1 || asked[0][0] === rows;
   const several = asked.some(([, wanted]) => wanted.length > 1);
-  return whole && !several ? `${named} is not among ${those}` : `No ${rows} of ${named} is among ${those}`;
+  return whole && !several ? `${named} is not among ${those}` : `No ${noun} of ${named} is among ${those}`;
 }
 
 /** Which row it is, and why this one. */
 export function rowWords(cube: Cube, { rows, side, order }: RowOptions, row: number, cursor: Cursor): string {
-  const name = `${rows} ${labels(cube, rows)[row]}`;
+  const name = `${rows.replaceAll("_", " ")} ${labels(cube, rows)[row]}`;
   if (rows === "sample") return name;
   const text = side ? `text ${side} of ${name}` : name;
   const selected = indicesAt(cube, rows, cursor);

@@ -1,17 +1,19 @@
 // SampleTable: one row per sample. Only the rows in sight are in the page, so a hundred thousand scroll.
-import { colourScale, css } from "../core/colour";
+import { colourScale, type ColourScale, css } from "../core/colour";
 import { labels, type Variable } from "../core/cube";
 import { become, fill, h, KEEP_KEYS, press, setText, shortened, tokenParts, visibleToken, wordButton } from "../core/dom";
+import { finest } from "../core/finest";
 import { handMoved, stepped } from "../core/hands";
 import { sentence, withUnits } from "../core/legend";
 import { toggled } from "../core/places";
 import { asList, indicesAt } from "../core/rules";
-import { numberText } from "../core/scale";
+import { numberText, valueText } from "../core/scale";
 import { about, along } from "../core/select";
 import { extent } from "../core/slice";
-import type { Reading } from "../core/measure";
+import { describe, type Reading } from "../core/measure";
 import type { Kind, Stage } from "../core/stage";
 import type { Patch } from "../core/types";
+import { rangeHere } from "./grid";
 import { sorted, type Sorting, windowOf } from "./rows";
 
 const LINE = 25;
@@ -24,6 +26,10 @@ interface Column {
   title: string;
   hint: string;
   reading?: Reading;
+  /** How it came to one value for each row. */
+  notes?: string[];
+  /** Several values for each row, side by side: the dimension, and what colours them. */
+  cells?: { along: string; scale: ColourScale };
   text?: (row: number) => string;
   domain: [number, number];
 }
@@ -102,7 +108,7 @@ export const sampleTable: Kind = (stage: Stage) => {
     stage.say(next ? `Sorted by ${column}, ${next.descending ? "largest" : "smallest"} first` : "In their own order");
   };
   const rankOf = (row: number): number | null => (where ??= new Map(order.map((r, i) => [r, i]))).get(row) ?? null;
-  const words = (row: number) => `${noun} ${ids[row]}, ${columns.slice(1).map((c) => `${c.title} ${c.text ? c.text(row) : textOf(c, c.reading!.values[row])}`).join(", ")}`;
+  const words = (row: number) => `${noun} ${ids[row]}, ${columns.slice(1).map((c) => `${c.title} ${c.text ? c.text(row) : c.cells ? cellWords(c, row).replaceAll("\n", ", ") : textOf(c, c.reading!.values[row])}`).join(", ")}`;
   /** A row by itself, or a pair with its samples. */
   const choose = (chosen: Patch) => {
     const { patch, bound } = along(cube, chosen);
@@ -164,9 +170,16 @@ export const sampleTable: Kind = (stage: Stage) => {
       const variable: Variable = cube.variables[name];
       const spaced = (text: string) => shortened(visibleToken(text), 120);
       if (Array.isArray(variable.values)) return { name, title: variable.longName, hint: "", text: (row) => (name === "token" ? spaced : plain)((variable.values as string[])[row]), domain: [0, 1] };
-      const reading = stage.measure(variable, [dim]);
+      const more: string | undefined = options.along?.[name];
+      const axes = more ? [dim, more] : [dim];
+      const { variable: told, notes } = finest(cube, variable, options.instead?.[name], axes, stage.cursor());
+      const reading = stage.measure(told, axes);
+      if (more) {
+        const scale = colourScale(rangeHere(cube, told, axes, stage.cursor(), options.reduce), stage.theme.dark, reading.signed, true);
+        return { name, title: `by ${more}`, hint: "", reading, notes: [], domain: scale.domain, cells: { along: more, scale } };
+      }
       const [low, high] = extent(reading.values);
-      return { name, title: variable.longName, hint: [...reading.notes, variable.units].filter(Boolean).join(" · "), reading, domain: [Math.min(0, low), Math.max(0, high)] };
+      return { name, title: told.longName, hint: [...reading.notes, ...notes, told.units].filter(Boolean).join(" · "), reading, notes: [...reading.notes, ...notes], domain: [Math.min(0, low), Math.max(0, high)] };
     })];
   };
 
@@ -179,16 +192,46 @@ export const sampleTable: Kind = (stage: Stage) => {
       const text = column.text(row);
       return h("td", { title: text, class: column.name === "text" ? "ts-text" : "" }, h("bdi", {}, ...(column.name === "token" ? tokenParts(text) : [text])));
     }
+    if (column.cells) return cellsOf(column, row);
     const { reading, domain } = column;
     const v = reading!.values[row];
     const status = reading!.status(row);
-    const cell = h("td", { class: `ts-number ts-${status}` }, Number.isNaN(v) ? "–" : textOf(column, v));
+    const cell = h("td", { class: `ts-number ts-${status}`, title: reading!.low ? describe(reading!, row).join("\n") : "" }, Number.isNaN(v) ? "–" : textOf(column, v) + halfOf(reading!, row));
     const span = domain[1] - domain[0];
     if (!Number.isFinite(v) || !span || flag(column)) return cell;
     const [a, b] = [Math.min(0, v), Math.max(0, v)].map((e) => (100 * (e - domain[0])) / span);
     const rgb = colourScale([-1, 1], stage.theme.dark).rgb(v < 0 ? -0.7 : 0.7)!;
     cell.style.background = `linear-gradient(90deg, transparent ${a}%, ${css(rgb, 0.34)} ${a}% ${b}%, transparent ${b}%)`;
     return cell;
+  };
+
+  const intervals = (): string[] => columns.flatMap(({ reading: r }) => {
+    if (!r?.low || !r.high) return [];
+    const held = ids.some((_, i) => r.status(i) === "undecided") ? `, in italics where it holds ${r.reference ? "the null" : "0"}` : "";
+    return [`± half the ${r.variable.words.interval ?? "interval"}${held}`];
+  });
+  /** Half its interval, where it has one. */
+  const halfOf = ({ low, high }: Reading, row: number): string => (low && high && Number.isFinite(high[row] - low[row]) ? ` ± ${numberText((high[row] - low[row]) / 2, 2)}` : "");
+  /** Values side by side, each a patch of its colour. */
+  const cellsOf = (column: Column, row: number): HTMLElement => {
+    const strip = h("i");
+    const values = cellValues(column, row);
+    const part = (i: number) => `${(100 * i) / values.length}%`;
+    const stops = values.map((v, i) => {
+      const rgb = column.cells!.scale.rgb(v);
+      return `${rgb ? css(rgb) : "transparent"} ${part(i)} ${part(i + 1)}`;
+    });
+    strip.style.background = `linear-gradient(90deg, ${stops.join(", ")})`;
+    return h("td", { class: "ts-cells", title: cellWords(column, row) }, strip);
+  };
+  const cellValues = ({ reading }: Column, row: number): number[] => {
+    const [, n] = reading!.shape;
+    return Array.from(reading!.values.subarray(row * n, (row + 1) * n));
+  };
+  const cellWords = (column: Column, row: number): string => {
+    const { along } = column.cells!;
+    const at = labels(cube, along);
+    return [column.reading!.variable.longName, ...cellValues(column, row).map((v, i) => `${along} ${valueText(at[i])}: ${numberText(v)}`)].join("\n");
   };
 
   const rows = () => {
@@ -214,6 +257,7 @@ export const sampleTable: Kind = (stage: Stage) => {
   };
 
   let asked = "";
+  let ranked = "";
   const drawn = {
     draw() {
       columns = readColumns();
@@ -227,6 +271,7 @@ export const sampleTable: Kind = (stage: Stage) => {
         fill(head, columns.map((c) => {
           const on = now?.column === c.name;
           const arrow = on ? (now!.descending ? " ↓" : " ↑") : "";
+          if (c.cells) return h("th", { scope: "col" }, c.title);
           const button = h("button", { ...KEEP_KEYS, type: "button", class: "ts-sort", title: `sort by ${c.title}${c.hint ? ` (${c.hint})` : ""}`, onclick: () => sortBy(c.name) }, `${c.reading ? withUnits(c.title, c.reading.variable.units) : c.title}${arrow}`);
           return h("th", { scope: "col", class: c.reading ? "ts-number" : c.name === "text" ? "ts-text" : "", "aria-sort": on ? (now!.descending ? "descending" : "ascending") : "none" }, button);
         }));
@@ -237,7 +282,10 @@ export const sampleTable: Kind = (stage: Stage) => {
       press(onlySelected, only);
       narrow();
       setText(stage.title, options.title || sentence(`${noun}s`));
-      const places = [...new Set(columns.flatMap((c) => c.reading?.notes ?? []))];
+      const places = [...new Set(columns.flatMap((c) => c.notes ?? [])), ...intervals()];
+      // another ranking is read from its top
+      if (by?.reading && ranked && places.join() !== ranked) scroller.scrollTop = 0;
+      ranked = by?.reading ? places.join() : "";
       const count = `${ids.length.toLocaleString("en")} ${noun}s`;
       const match = sought ? [`${order.length.toLocaleString("en")} match ‘${shortened(visibleToken(sought), 24)}’`] : [];
       empty.hidden = order.length > 0;

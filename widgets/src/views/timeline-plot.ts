@@ -17,8 +17,8 @@ export const HEIGHT = 250;
 export const MOST = 6;
 
 /** How lines of several variables are told apart besides by their colour. */
-export const DASHES: { look: "solid" | "long" | "short"; dash: number[] }[] = [
-  { look: "solid", dash: [] }, { look: "long", dash: [8, 4] }, { look: "short", dash: [2, 3] },
+export const DASHES: { look: "solid" | "long" | "short" | "mixed"; dash: number[] }[] = [
+  { look: "solid", dash: [] }, { look: "long", dash: [8, 4] }, { look: "short", dash: [2, 3] }, { look: "mixed", dash: [10, 3, 2, 3] },
 ];
 
 /** So many lines are named while none is selected. */
@@ -46,6 +46,12 @@ export interface Plot {
 /** Where the names of the lines begin. */
 export const rightOf = (joined: boolean): number => (joined ? 20 : RIGHT);
 
+/** Of four lines in one picture the last has no colour that is like the first. */
+export function coloursOf(dark: boolean, joined: boolean): string[] {
+  const [blue, orange, violet, sky, ochre, slate] = dark ? LINES_DARK : LINES_LIGHT;
+  return joined ? [blue, orange, violet, slate, ochre, sky] : [blue, orange, violet, sky, ochre, slate];
+}
+
 interface Shown {
   line: Line;
   colour: string;
@@ -56,7 +62,7 @@ interface Shown {
 type Context = CanvasRenderingContext2D;
 
 export function plot(c: Context, p: Plot): void {
-  const colours = p.theme.dark ? LINES_DARK : LINES_LIGHT;
+  const colours = coloursOf(p.theme.dark, p.joined);
   const shown: Shown[] = [
     ...p.hovered.map((line) => ({ line, colour: p.theme.ink, chosen: false })),
     ...p.selected.slice(0, MOST).map((line, i) => ({ line, colour: colours[i], chosen: true, ...(p.joined && DASHES[i % DASHES.length]) })),

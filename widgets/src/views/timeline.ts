@@ -2,7 +2,6 @@
 import { decades, powerTicks, roundTicks } from "../core/axes";
 import { sheet } from "../core/canvas";
 import { variableChoice } from "../core/choose";
-import { LINES_DARK, LINES_LIGHT } from "../core/colour";
 import { labels, type Variable } from "../core/cube";
 import { h, iconButton, press, setIcon, setText, wordButton } from "../core/dom";
 import { axisLabel, type Mark, sentence, showMarks, withUnits } from "../core/legend";
@@ -12,8 +11,8 @@ import { choice } from "../core/select";
 import { linear, logarithmic, numberText, type Scale, timeScale, type TimeScale, valueText } from "../core/scale";
 import { extent } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
-import { commonName, type Line, lineAt, linesOf, shortName } from "./lines";
-import { BOTTOM, DASHES, HEIGHT, LEFT, MOST, plot, rightOf, TOP } from "./timeline-plot";
+import { commonName, type Line, lineAt, linesOf, RUNS, shortName } from "./lines";
+import { BOTTOM, coloursOf, DASHES, HEIGHT, LEFT, MOST, plot, rightOf, TOP } from "./timeline-plot";
 
 export const timeline: Kind = (stage: Stage) => {
   const { cube, focus, options } = stage;
@@ -23,6 +22,8 @@ export const timeline: Kind = (stage: Stage) => {
   // a number such as a sparsity does not pass: there is nothing to play, and no latest
   const passing = TIME.has(x);
   const together: string[] = options.together ?? [];
+  /** The dimension whose values are the names of the lines, each with a colour. */
+  const apart: string | undefined = options.apart;
   const canvas = sheet("timeline", "slider");
   const key = h("div");
   const hint = h("div", { class: "ts-sub" });
@@ -45,7 +46,8 @@ export const timeline: Kind = (stage: Stage) => {
   const joined = (): boolean => together.length > 0 && stage.setting("together", true);
   const variables = (): Variable[] => (joined() ? together.map((n) => cube.variables[n]) : [stage.variable()]);
   /** Lines that are not one among many: none of them has to be chosen to be seen. */
-  const standing = (): boolean => lines.every((l) => !l.place.length);
+  const standing = (): boolean => apart !== undefined || lines.every((l) => !l.place.length);
+  const nameOf = (line: Line): string => (apart ? line.place.map(([, v]) => valueText(v)).join(", ") : line.variable.longName);
   const shown = (): Line[] => (standing() ? lines : lines.filter(isSelected));
 
   const current = (): number | null => indicesAt(cube, x, focus.cursor)?.[0] ?? (passing ? steps.length - 1 : null);
@@ -76,16 +78,16 @@ export const timeline: Kind = (stage: Stage) => {
 
   const hover = (e: PointerEvent) => {
     const inside = e.offsetX >= LEFT - 8 && e.offsetY >= 0;
-    over = inside && !nearX(e.offsetX) ? find(e.offsetX, e.offsetY) : null;
+    over = inside && !nearX(e.offsetX) && !apart ? find(e.offsetX, e.offsetY) : null;
     canvas.element.style.cursor = over ? "pointer" : nearX(e.offsetX) ? "ew-resize" : "default";
     focus.point(over ? Object.fromEntries(over.place) : {});
     const i = time.index(e.offsetX);
     const k = over ? lines.indexOf(over) : -1;
     const one = () => [sentence(name(lines[k])), `${where(i)}: ${numberText(lines[k].values[i])}`, ...intervalOf(lines[k], i)];
-    const every = () => [sentence(where(i)), ...lines.flatMap((l) => [withUnits(`${l.variable.longName}: ${numberText(l.values[i])}`, l.variable.units), ...intervalOf(l, i)])];
+    const every = () => [sentence(where(i)), ...lines.flatMap((l) => Number.isNaN(l.values[i]) ? [] : [withUnits(`${nameOf(l)}: ${numberText(l.values[i])}`, l.variable.units), ...intervalOf(l, i)])];
     stage.tip(standing() ? (inside ? every : null) : over ? one : null, { element: canvas.element, x: e.offsetX, y: e.offsetY });
   };
-  const intervalWords = ({ variable }: Line) => variable.words.interval ?? "interval";
+  const intervalWords = ({ variable }: Line) => (!options.companions?.[variable.name]?.low && variable.dims.includes(RUNS) ? `smallest to largest of ${cube.dims[RUNS]} ${RUNS}s` : (variable.words.interval ?? "interval"));
   const intervalOf = (line: Line, i: number) => (line.low && line.high && !Number.isNaN(line.low[i]) ? [`${intervalWords(line)}: ${numberText(line.low[i])} to ${numberText(line.high[i])}`] : []);
 
   canvas.element.addEventListener("pointerdown", (e) => {
@@ -93,7 +95,7 @@ export const timeline: Kind = (stage: Stage) => {
     stop();
     canvas.element.setPointerCapture(e.pointerId);
     const grabbed = nearX(e.offsetX) || e.offsetY < TOP;
-    dragging = { moved: grabbed, line: grabbed ? null : find(e.offsetX, e.offsetY), x: e.offsetX };
+    dragging = { moved: grabbed, line: grabbed || apart ? null : find(e.offsetX, e.offsetY), x: e.offsetX };
     if (grabbed) go(time.index(e.offsetX));
   });
   canvas.element.addEventListener("pointermove", (e) => {
@@ -124,7 +126,7 @@ export const timeline: Kind = (stage: Stage) => {
     const to: Record<string, number> = { ArrowLeft: back, ArrowDown: back, ArrowRight: forth, ArrowUp: forth, Home: 0, End: steps.length - 1 };
     if (e.key in to) go(to[e.key]);
     else if (e.key === " " && passing) playing ? stop() : start();
-    else if (e.key === "Enter") at === null ? go(0) : stage.say(`${where(at)}: ${shown().map((l) => `${standing() ? l.variable.longName : name(l)} ${numberText(l.values[at])}`).join(", ")}`);
+    else if (e.key === "Enter") at === null ? go(0) : stage.say(`${where(at)}: ${shown().map((l) => `${standing() ? nameOf(l) : name(l)} ${numberText(l.values[at])}`).join(", ")}`);
     else if (e.key === "Escape") focus.set(Object.fromEntries([x, ...(lines[0]?.place.map(([d]) => d) ?? [])].map((d) => [d, null])));
     else return;
     e.preventDefault();
@@ -140,9 +142,11 @@ export const timeline: Kind = (stage: Stage) => {
   return {
     draw() {
       const vs = variables();
-      const read = vs.map((v) => linesOf(cube, v, x, focus.cursor, options.reduce, options.companions?.[v.name] ?? {}, joined()));
+      const read = vs.map((v) => linesOf(cube, v, x, focus.cursor, options.reduce, options.companions?.[v.name] ?? {}, joined(), apart && RUNS));
       lines = read.flatMap((r) => r.lines);
-      notes = [...new Set(read.flatMap((r) => r.notes))];
+      // its difference from itself says nothing
+      if (apart && vs[0].words.signed) lines = lines.map((l) => (l.values.every((v) => v === 0 || Number.isNaN(v)) ? { ...l, values: l.values.map(() => NaN), low: undefined, high: undefined } : l));
+      notes = [...new Set([...read.flatMap((r) => r.notes), ...(apart ? vs.flatMap((v) => v.words.signed ?? []) : [])])];
       const width = stage.width();
       time = timeScale(steps.map(Number), [LEFT + 6, width - rightOf(standing()) - 6], passing ? undefined : 0);
       const selected = shown();
@@ -162,13 +166,15 @@ export const timeline: Kind = (stage: Stage) => {
       setText(stage.subtitle, [...(here === null ? [] : [where(here)]), ...notes, ...aside, ...lost].join(" · "));
       const dims = lines[0]?.place.map(([d]) => d) ?? [];
       const ways = passing ? `drag to move the ${noun}` : `click beside the lines to pick a ${noun}`;
-      setText(hint, selected.length || !dims.length ? "" : `click a line to select its ${dims.join(" and ")}; ${ways}`);
+      if (apart) setText(hint, here === null ? `click to pick a ${noun}` : "");
+      else setText(hint, selected.length || !dims.length ? "" : `click a line to select its ${dims.join(" and ")}; ${ways}`);
       hint.hidden = !hint.textContent;
       choose.show(joined() ? [] : undefined);
       press(all, joined());
       press(log, logged);
-      const colours = stage.theme.dark ? LINES_DARK : LINES_LIGHT;
-      const named = joined() ? lines.map((l, i): Mark => ({ look: DASHES[i % DASHES.length].look, colour: colours[i], text: l.variable.longName })) : [];
+      const colours = coloursOf(stage.theme.dark, standing());
+      const marks = joined() || apart ? lines.map((l, i): Mark => ({ look: DASHES[i % DASHES.length].look, colour: colours[i], text: nameOf(l) })) : [];
+      const named = marks.filter((_, i) => !apart || !lines[i].values.every(Number.isNaN));
       const bands = standing() ? [...new Set(lines.filter((l) => l.low && l.high).map(intervalWords))] : [];
       showMarks(key, [...named, ...bands.map((text): Mark => ({ look: "band", text }))], LEFT);
       const aria: Record<string, string> = {
@@ -183,7 +189,7 @@ export const timeline: Kind = (stage: Stage) => {
       plot(c, {
         theme: stage.theme, width, steps, time, value, lines, selected, hovered, joined: standing(), here, name: short,
         ticks: possible ? powerTicks(domain) : roundTicks(domain, 5),
-        label: withUnits(passing ? PASSING[x] : axisLabel(cube, x), time.words), upright: withUnits(longName, vs[0].units),
+        label: withUnits(passing ? PASSING[x] : axisLabel(cube, x), time.words), upright: uprightOf(longName, vs[0].units),
       });
     },
   };
@@ -192,6 +198,9 @@ timeline.basis = 460;
 timeline.most = 1600;
 
 const PASSING: Record<string, string> = { checkpoint: "checkpoint, training step", step: "training step" };
+
+/** What stands along the values: where there is no room for the name, which is in the title, their unit. */
+const uprightOf = (name: string, units: string): string => (withUnits(name, units).length > 36 && units.length > 1 ? units : withUnits(name, units));
 
 /** With some air, from 0 where the values come near it. */
 function roomy([low, high]: [number, number]): [number, number] {

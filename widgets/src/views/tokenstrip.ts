@@ -5,6 +5,7 @@ import { labels, type Variable } from "../core/cube";
 import { h, KEEP_KEYS, setText, shortened, tokenParts, visibleToken } from "../core/dom";
 import { stepped } from "../core/hands";
 import { showLegend, sentence, statusMarks, withUnits } from "../core/legend";
+import { finest } from "../core/finest";
 import { describe, type Reading } from "../core/measure";
 import { asList } from "../core/rules";
 import { along, about } from "../core/select";
@@ -12,7 +13,7 @@ import { extent } from "../core/slice";
 import { tokensOf } from "../core/tokens";
 import type { Cursor, Patch } from "../core/types";
 import type { Kind, Stage } from "../core/stage";
-import { rangeOf } from "./grid";
+import { rangeHere, rangeOf } from "./grid";
 import { missingWords, placesAlong, type RowOptions, rowWords, textOf } from "./pair-words";
 
 /** More tokens or letters than this are not drawn. */
@@ -84,7 +85,7 @@ export const tokenStrip: Kind = (stage: Stage) => {
 
   return {
     draw() {
-      const variable = stage.variable();
+      const { variable, notes: told } = finest(cube, stage.variable(), options.instead?.[stage.variable().name], [as.rows, dim], stage.cursor());
       const seen = samples.seen();
       const missing = hasRows && !samples.preview() ? missingWords(cube, as, stage.cursor()) : "";
       const by = sentence(`${variable.longName} by token`);
@@ -115,12 +116,12 @@ export const tokenStrip: Kind = (stage: Stage) => {
       tokens = texts.slice(0, Math.min(n, TOKENS));
       const of = textOf(cube, as, seen);
       setText(stage.title, options.title || (of ? `${of}: ${variable.longName}` : by));
-      const notes = every.notes.filter((note) => !note.includes("samples"));
+      const notes = [...every.notes.filter((note) => as.rows !== "sample" || !note.includes("samples")), ...told];
       setText(stage.subtitle, [hasRows ? rowWords(cube, as, seen, stage.cursor()) : "", ...notes, ...(samples.preview() ? ["preview: click to keep it"] : []), ...(n > TOKENS ? [`the first ${TOKENS} of ${n} tokens`] : []), ...(reading.values.every(Number.isNaN) ? ["no values here"] : [])].filter(Boolean).join(" · "));
       strip.setAttribute("aria-label", `${tokens.length} tokens${of ? ` of ${of}` : ""} coloured by ${variable.longName}; left and right move, Escape clears`);
       // the two texts of a pair share a scale, which is that of this pair: pairs differ by orders of magnitude
       const other = options.alike && cube.variables[options.alike.variable] ? read(cube.variables[options.alike.variable]).here : null;
-      const range = other ? extent([...reading.values, ...other.values]) : every.difference ? extent(every.values) : rangeOf(cube, variable, every.axes, at, options.reduce);
+      const range = other ? extent([...reading.values, ...other.values]) : every.difference ? extent(every.values) : options.instead ? rangeHere(cube, variable, [dim], whoever(at), options.reduce) : rangeOf(cube, variable, every.axes, at, options.reduce);
       const scale = colourScale(range, stage.theme.dark, reading.signed || Boolean(other?.signed), true);
       const signature = JSON.stringify(tokens);
       if (signature !== built) {
@@ -150,6 +151,9 @@ export const tokenStrip: Kind = (stage: Stage) => {
 };
 tokenStrip.basis = 380;
 tokenStrip.most = 900;
+
+/** A place with no training sample selected: what one of them does is seen beside what the others do. */
+const whoever = ({ sample: _, ...rest }: Cursor): Cursor => rest;
 
 /** The part of a [sample, position] reading that is about one sample. */
 function rowOf(every: Reading, rows: string, sample: number): Reading {
