@@ -85,7 +85,7 @@ def _pickle_fault(file: Path) -> Exception | None:
 
 def pickle_problem(file: Path, error: Exception) -> Exception:
     """The error to raise from ``error``, with which a file of ``torch.save`` could not be read as weights only."""
-    if isinstance(error, UnpicklingError):
+    if isinstance(error, UnpicklingError) and _is_pickle(file):
         asked = re.search(r"GLOBAL (\S+)", str(error))
         wants = f"it asks for {asked[1]}" if asked else "it holds something else"
         return ValueError(
@@ -93,3 +93,9 @@ def pickle_problem(file: Path, error: Exception) -> Exception:
             "get the model as safetensors, or save its state_dict() alone where you trust it"
         )
     return OSError(f"{file} cannot be read: it is cut off or another kind of file; fetch it again")
+
+
+def _is_pickle(file: Path) -> bool:
+    """Whether it begins as a pickle or as the archive that torch puts one into."""
+    with file.open("rb") as opened:
+        return opened.read(1) in (b"\x80", b"P")
