@@ -34,13 +34,11 @@ def explained(error: Exception, shown: str, folder: Path | None, gguf: str | Non
         return kind(f"{gguf} could not be read ({reason}): it is cut off, or no model that transformers reads")
     tensors = sorted(folder.glob("model*.safetensors")) if folder else []
     for file in tensors:
-        if fault := _safetensors_fault(file):
-            return OSError(
-                f"{file} cannot be read as safetensors ({fault}): it is cut off or another kind of file; fetch it again"
-            )
-    for file in sorted(folder.glob("pytorch_model*.bin")) if folder and not tensors else []:
-        if problem := _pickle_fault(file):
+        if problem := safetensors_problem(file):
             return problem
+    for file in sorted(folder.glob("pytorch_model*.bin")) if folder and not tensors else []:
+        if fault := _pickle_fault(file):
+            return fault
     if "no file named" in said:
         return FileNotFoundError(
             f"{shown!r} holds no weights: give a folder with model.safetensors (model.save_pretrained writes one)"
@@ -62,12 +60,16 @@ def explained(error: Exception, shown: str, folder: Path | None, gguf: str | Non
     return kind(f"the model {shown!r} could not be loaded: {reason}")
 
 
-def _safetensors_fault(file: Path) -> str | None:
+def safetensors_problem(file: Path) -> OSError | None:
+    """What keeps a file from being read as safetensors."""
     try:
         with safe_open(file, framework="pt"):
             return None
     except (SafetensorError, OSError) as error:
-        return str(error).splitlines()[0].removeprefix("Error while deserializing header: ")
+        said = str(error).splitlines()[0].removeprefix("Error while deserializing header: ")
+        problem = OSError(f"{file} cannot be read as safetensors ({said}): it is cut off or another kind of file; fetch it again")
+        problem.__cause__ = error
+        return problem
 
 
 def _pickle_fault(file: Path) -> Exception | None:
@@ -76,13 +78,24 @@ def _pickle_fault(file: Path) -> Exception | None:
 
     try:
         torch.load(file, map_location="meta", weights_only=True)
-    except UnpicklingError as error:
+    except (UnpicklingError, OSError, RuntimeError, EOFError, LookupError) as error:
+        return pickle_problem(file, error)
+    return None
+
+
+def pickle_problem(file: Path, error: Exception) -> Exception:
+    """The error to raise from ``error``, with which a file of ``torch.save`` could not be read as weights only."""
+    if isinstance(error, UnpicklingError) and _is_pickle(file):
         asked = re.search(r"GLOBAL (\S+)", str(error))
         wants = f"it asks for {asked[1]}" if asked else "it holds something else"
         return ValueError(
             f"{file} is not weights only ({wants}), and to read the rest could run code: nothing was run; "
-            "get the model as safetensors, or save it again with save_pretrained where you trust it"
+            "get the model as safetensors, or save its state_dict() alone where you trust it"
         )
-    except (OSError, RuntimeError, EOFError):
-        return OSError(f"{file} cannot be read: it is cut off or another kind of file; fetch it again")
-    return None
+    return OSError(f"{file} cannot be read: it is cut off or another kind of file; fetch it again")
+
+
+def _is_pickle(file: Path) -> bool:
+    """Whether it begins as a pickle or as the archive that torch puts one into."""
+    with file.open("rb") as opened:
+        return opened.read(1) in (b"\x80", b"P")

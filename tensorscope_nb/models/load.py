@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tensorscope_nb.models.fit import put
 from tensorscope_nb.models.named import NAMED, locate
 from tensorscope_nb.models.packaged import (
     CHECKPOINT_STEPS,
     DIGITS,
     DIGITS_STEPS,
-    FOLDER,
     SEEDS,
     checkpoint_file,
+    new_tiny_model,
     packaged_tokenizer,
     step_file,
 )
 from tensorscope_nb.models.pretrained import pretrained
+from tensorscope_nb.models.stored import read
 from tensorscope_nb.scope import Scope
 
 
@@ -60,13 +62,12 @@ def _tiny(step: int | None, seed: int, device: Any = None, dtype: Any = None) ->
     if step not in steps:
         raise LookupError(f"checkpoint is {step}: seed {seed} has checkpoints at steps {', '.join(map(str, steps))}")
     name = "tiny" + (f"@{step}" if step != last else "") + (f" seed {seed}" if seed else "")
-    model = from_safetensors(checkpoint_file(seed, step))
+    model = new_tiny_model()
+    put(read(checkpoint_file(seed, step)).weights, model, checkpoint_file(seed, step))
     return Scope(model.to(device=device, dtype=dtype), packaged_tokenizer(), name=name)
 
 
 def _digits(step: int | None, seed: int, device: Any = None, dtype: Any = None) -> Scope:
-    from safetensors.torch import load_file
-
     from tensorscope_nb.models.digits import new_digits_model
 
     if seed:
@@ -75,22 +76,6 @@ def _digits(step: int | None, seed: int, device: Any = None, dtype: Any = None) 
     if step not in DIGITS_STEPS:
         raise LookupError(f"checkpoint is {step}: the digits have checkpoints at steps {', '.join(map(str, DIGITS_STEPS))}")
     model = new_digits_model()
-    model.load_state_dict(load_file(step_file(DIGITS, step)))
+    put(read(step_file(DIGITS, step)).weights, model, step_file(DIGITS, step))
     name = "digits" + (f"@{step}" if step != DIGITS_STEPS[-1] else "")
     return Scope(model.to(device=device, dtype=dtype), name=name)
-
-
-def from_safetensors(file: Path) -> Any:
-    """A GPT-2 of the packaged shape, in single precision, with the weights of ``file``; no random number is drawn."""
-    import torch
-    from safetensors.torch import load_file
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    with torch.random.fork_rng(devices=[]):
-        model = GPT2LMHeadModel(GPT2Config.from_pretrained(FOLDER))
-    weights = {name: weight.float() for name, weight in load_file(file).items()}
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    missing = [name for name in missing if name != "lm_head.weight"]  # tied to the embedding
-    if missing or unexpected:
-        raise ValueError(f"{file} does not fit the packaged model: missing {missing[:3]}, unexpected {unexpected[:3]}")
-    return model.eval()

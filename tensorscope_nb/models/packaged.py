@@ -24,3 +24,12 @@ def packaged_tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast.from_pretrained(FOLDER)
+
+
+def new_tiny_model() -> Any:
+    """A GPT-2 of the packaged shape, in single precision, for weights to be put into; no random number is drawn."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng(devices=[]):
+        return GPT2LMHeadModel(GPT2Config.from_pretrained(FOLDER)).eval()

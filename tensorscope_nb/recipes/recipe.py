@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import inspect
 import json
@@ -16,6 +15,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb import __version__
+from tensorscope_nb.scope.fingerprint import fingerprint
 from tensorscope_nb.sweep.request import Asking, SoFar, drive
 
 if TYPE_CHECKING:
@@ -218,14 +218,3 @@ def weights_of(scope: Scope) -> str:
     if id(scope) not in known:
         known[id(scope)] = fingerprint(scope)
     return known[id(scope)]
-
-
-def fingerprint(scope: Scope) -> str:
-    """A hash of the model's parameters and buffers: equal for equal weights, whatever the file they came from."""
-    import torch
-
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in [*scope.model.named_parameters(), *scope.model.named_buffers()]:
-        digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

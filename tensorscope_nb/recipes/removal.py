@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tensorscope_nb.recipes.dataset import Variable, dataset
-from tensorscope_nb.recipes.recipe import fingerprint
+from tensorscope_nb.scope.fingerprint import fingerprint
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.gradients import gradient_sweep
 from tensorscope_nb.sweep.reducers import Sums
