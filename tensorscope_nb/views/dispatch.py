@@ -11,7 +11,7 @@ from tensorscope_nb.views.beside import beside, of_heads
 from tensorscope_nb.views.fields import dims_of, increasing, measures, opened, runs_along
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.head_grid import HeadGrid
-from tensorscope_nb.views.influence import TEST, TRAIN, of_influence
+from tensorscope_nb.views.influence import BY_TIME, TEST, TRAIN, finer, of_influence
 from tensorscope_nb.views.landscape import Landscape
 from tensorscope_nb.views.layer_bars import LayerBars
 from tensorscope_nb.views.matrix import Matrix
@@ -143,7 +143,7 @@ def _fitting(data: xr.Dataset, variable: str | None, x: str | None, y: str | Non
     if pair and (
         axes or of_influence(pair) or not has("position") or set(pair) in ({"layer", "position"}, {"source", "position"})
     ):
-        return Matrix, {"y": pair[0], "x": pair[1]}
+        return Matrix, {"y": pair[0], "x": pair[1], **({"instead": finer(data, names[0], BY_TIME)} if of_influence(pair) else {})}
     if has("position") or (names and {"test_sample", "test_position"} <= set(dims_of(data, names[0]))):
         return TokenStrip, {}
     if has("component"):
@@ -178,8 +178,8 @@ def _pair(dims: Sequence[str], x: str | None, y: str | None) -> tuple[str, str] 
     if x and y:
         return (y, x) if {x, y} <= set(dims) and x != y and not {x, y} & set(TIME) else None
     free = [d for d in dims if d not in ASIDE]
-    if of_influence(dims) and free == [TEST] and not (x or y):
-        return TRAIN, TEST
+    if of_influence(dims) and not (x or y):
+        return (TRAIN, TEST) if free == [TEST] else None
     if len(free) != 2 or (x or y) or "component" in free or len(dims) - len(free) > 2:
         return None
     if free[0] == "position":

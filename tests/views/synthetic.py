@@ -611,7 +611,9 @@ def tickets(replicates: int = 5) -> xr.Dataset:
     }
     for name, values, sign, units in (("loss", loss, -1, {"units": "nats"}), ("accuracy", accuracy, 1, share)):
         gain = sign * (values[:1] - values)
-        middle, half = gain.mean(-1), 2.8 * gain.std(-1, ddof=1) / np.sqrt(replicates) if replicates > 1 else np.nan
+        # one replicate has no spread, and so no difference that says how sure it is
+        error = gain.std(-1, ddof=1) / np.sqrt(replicates) if replicates > 1 else np.nan
+        middle, half = gain.mean(-1) + 0 * error, 2.8 * error
         about = seeds | units | {"long_name": f"{name} gained by the ticket", "signed": "the ticket is better above 0"}
         dims = ("control", "sparsity")
         variables |= {

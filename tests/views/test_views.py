@@ -67,7 +67,11 @@ def test_the_accessor_views_datasets_and_arrays() -> None:
         (lambda: Timeline(ablation()), ValueError, r"Timeline needs a variable over checkpoint; loss_increase \[layer, head\]"),
         (lambda: Timeline(ablation(), "loss_increase"), ValueError, "Timeline needs checkpoint; loss_increase has layer, head"),
         (lambda: AttentionPattern(heads()), ValueError, "AttentionPattern needs a variable with query and key; prefix_matching"),
-        (lambda: HeadGrid(heads(), reduce="median"), ValueError, "reduce= takes mean, max, min, sum, first; 'median' came"),
+        (
+            lambda: HeadGrid(heads(), reduce="median"),
+            ValueError,
+            "reduce= takes mean, max, min, sum, first, strongest; 'median' came",
+        ),
         (lambda: HeadGrid(heads(), focus={"layer": 1}), TypeError, "focus= takes a Focus"),
     ],
 )
