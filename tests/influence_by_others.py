@@ -103,17 +103,18 @@ def captum(history, *, fast=False, batch=1):
     """Its exact path takes one gradient at a time, its fast one the gradients of a batch by hooks."""
     from captum.influence import TracInCP
 
-    weights = [{k: v.clone() for k, v in model.state_dict().items()} for model in history.models]
+    weights = [[p.detach().clone() for p in model.parameters()] for model in history.models]
 
     def load(model, i):
-        model.load_state_dict(weights[int(i)])
+        """By pointers: it loads every checkpoint again for every batch."""
+        for parameter, value in zip(model.parameters(), weights[int(i)]):
+            parameter.data = value
         return history.rates[int(i)]
 
-    found = TracInCP(
+    return TracInCP(
         history.models[0], history.train, [str(i) for i in range(len(weights))], load,
         loss_fn=CaptumLoss("sum" if fast else "none"), batch_size=batch, sample_wise_grads_per_batch=fast,
     )  # fmt: skip
-    return found
 
 
 def captum_scores(history, **how):
@@ -146,7 +147,7 @@ def dattri_scores(history, *, batch=1):
         return attributor.attribute(*loaders), attributor.self_attribute(loaders[0])
 
 
-def kronfluence_scores(history, *, batch=4):
+def kronfluence_scores(history, *, batch=4, dtype=torch.float64):
     """An influence function, whose curvature can be the identity: then it is the inner product of gradients of linear layers."""
     from kronfluence.analyzer import Analyzer, prepare_model
     from kronfluence.arguments import FactorArguments, ScoreArguments
@@ -161,16 +162,16 @@ def kronfluence_scores(history, *, batch=4):
             return self.compute_train_loss(batch, model)
 
     influence = own = 0
-    identity, double = FactorArguments(strategy="identity"), ScoreArguments(score_dtype=torch.float64)
+    identity, precision = FactorArguments(strategy="identity"), ScoreArguments(score_dtype=dtype)
     for model, rate in zip(history.models, history.rates):
         with tempfile.TemporaryDirectory() as folder:
             analyzer = Analyzer("", prepare_model(model, MeanLoss()), MeanLoss(), cpu=True, disable_tqdm=True, output_dir=folder)
             analyzer.fit_all_factors("identity", history.train, per_device_batch_size=batch, factor_args=identity)
             how = {"factors_name": "identity", "train_dataset": history.train, "per_device_train_batch_size": batch}
             analyzer.compute_pairwise_scores(
-                "pairs", query_dataset=history.test, per_device_query_batch_size=batch, score_args=double, **how
+                "pairs", query_dataset=history.test, per_device_query_batch_size=batch, score_args=precision, **how
             )
-            analyzer.compute_self_scores("own", score_args=double, **how)
+            analyzer.compute_self_scores("own", score_args=precision, **how)
             influence = influence + rate * analyzer.load_pairwise_scores("pairs")["all_modules"].T
             own = own + rate * analyzer.load_self_scores("own")["all_modules"]
     return influence, own
