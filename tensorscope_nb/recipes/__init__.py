@@ -7,6 +7,7 @@ from tensorscope_nb.recipes.attribution import logit_attribution
 from tensorscope_nb.recipes.circuits import circuits
 from tensorscope_nb.recipes.cka import linear_cka
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
+from tensorscope_nb.recipes.critical_samples import critical_samples
 from tensorscope_nb.recipes.curation import conflict_pairs, conflict_tokens, curate
 from tensorscope_nb.recipes.eigenvalues import fisher_eigenvalues, hessian_eigenvalues
 from tensorscope_nb.recipes.fiber_bundle import fiber_bundle_test
@@ -35,6 +36,7 @@ from tensorscope_nb.recipes.sharpness import sam_sharpness
 from tensorscope_nb.recipes.similarity import representational_similarity
 from tensorscope_nb.recipes.singularities import embedding_singularities
 from tensorscope_nb.recipes.superposition import superposition
+from tensorscope_nb.recipes.tracin import tracin
 
 __all__ = [
     "Importance",
@@ -47,6 +49,7 @@ __all__ = [
     "circuits",
     "conflict_pairs",
     "conflict_tokens",
+    "critical_samples",
     "curate",
     "embedding_singularities",
     "fiber_bundle_test",
@@ -81,4 +84,5 @@ __all__ = [
     "superposition",
     "taylor_importance",
     "top_conflicts",
+    "tracin",
 ]

@@ -37,16 +37,18 @@ def loss_unit(scope: Scope) -> str:
     return "nats per token" if scope.anatomy.task in ("causal", "masked") else "nats"
 
 
-def sample_coords(samples: Samples, side: str = "") -> dict[str, Any]:
-    """The coordinates of a ``sample`` dimension (``sample_a`` with the side ``"_a"``): ids, and beside them tasks and texts."""
-    dim = f"sample{side}"
+def sample_coords(samples: Samples, side: str = "", *, before: str = "") -> dict[str, Any]:
+    """The coordinates of a ``sample`` dimension (``sample_a`` with the side ``"_a"``, ``test_sample`` with ``before="test_"``):
+    ids, and beside them tasks and texts.
+    """
+    dim = f"{before}sample{side}"
     return {
         dim: np.array(samples.ids, dtype=object),
-        f"task{side}": (dim, np.array(samples.tasks, dtype=object)),
-        f"text{side}": (dim, np.array([samples.text(i) for i in range(len(samples))], dtype=object)),
+        f"{before}task{side}": (dim, np.array(samples.tasks, dtype=object)),
+        f"{before}text{side}": (dim, np.array([samples.text(i) for i in range(len(samples))], dtype=object)),
     }
 
 
-def token_variable(samples: Samples) -> Variable:
+def token_variable(samples: Samples, *, before: str = "") -> Variable:
     tokens = np.array([samples.token_strings(i) for i in range(len(samples))], dtype=object)
-    return ("sample", "position"), tokens, "token", ""
+    return (f"{before}sample", f"{before}position"), tokens, "token", ""

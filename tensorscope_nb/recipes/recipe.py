@@ -77,6 +77,17 @@ class Recipe:
         """Whether its second argument is another model, ``scope_b``: samples go to it by name."""
         return list(inspect.signature(self.function).parameters)[1:2] == ["scope_b"]
 
+    @property
+    def takes_history(self) -> bool:
+        """Whether it follows one model through its training: its first argument is a ``history``."""
+        return next(iter(inspect.signature(self.function).parameters)) == "history"
+
+    @property
+    def missing(self) -> list[str]:
+        """What it must be given besides the model (or its history), and is not yet."""
+        taken = list(inspect.signature(self.function).parameters.values())[1:]
+        return [p.name for p in taken if p.default is p.empty and p.name not in self.options]
+
     def __call__(self, scope: Scope, *args: Any, executor: Executor | None = None, **options: Any) -> Any:
         return run_together(scope, [(self, args, options)], executor=executor)[0]
 
@@ -84,7 +95,7 @@ class Recipe:
         """The recipe at work: yields what it asks for, and returns its Dataset."""
         from tensorscope_nb.scope import Scope
 
-        if not isinstance(scope, Scope):
+        if not isinstance(scope, Scope) and not self.takes_history:
             raise TypeError(f"{self.name} takes a Scope and a {type(scope).__name__} came: wrap the model, ts.Scope(model)")
         self._check(options)
         start = time.perf_counter()
@@ -118,15 +129,20 @@ class Recipe:
         defaults = {n: p.default for n, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
         plain = {n: v for n, v in (defaults | options).items() if isinstance(v, str | int | float | bool | tuple | list | None)}
         return {
-            "recipe": self.name, "question": self.question, "source": self.source, "needs": list(self.needs), "model": scope.name,
-            "weights": weights_of(scope), "options": plain, "loss": scope.rule.name,
-            "dtype": str(next(scope.model.parameters()).dtype), "seconds": round(seconds, 3),
+            "recipe": self.name, "question": self.question, "source": self.source, "needs": list(self.needs),
+            **({} if self.takes_history else of_model(scope) | {"weights": weights_of(scope)}),
+            "options": plain, "seconds": round(seconds, 3),
             "versions": _versions(), **json.loads(result.attrs.get("tensorscope", "{}")),
         }  # fmt: skip
 
     def __repr__(self) -> str:
         fixed = ", ".join(f"{k}={v!r}" for k, v in self.options.items())
         return f"<recipe {self.name}{f' with {fixed}' if fixed else ''}: {self.question}>"
+
+
+def of_model(scope: Scope) -> dict[str, Any]:
+    """What a result says of the model."""
+    return {"model": scope.name, "loss": scope.rule.name, "dtype": str(next(scope.model.parameters()).dtype)}
 
 
 def _found(module: str, qualname: str, options: dict[str, Any], name: str) -> Recipe:

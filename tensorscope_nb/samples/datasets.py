@@ -1,6 +1,6 @@
 """Small real data sets that ship with the package, and repeated random tokens.
 
-Each takes a tokenizer or anything that carries one, and gives ``n`` samples that do not overlap. Prose and code come
+Those of text take a tokenizer or anything that carries one, and give ``n`` samples that do not overlap. Prose and code come
 from the tenth of each text that the packaged model was not trained on; ``split="train"`` gives the rest.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from tensorscope_nb.samples.corpora import corpus, problems
+from tensorscope_nb.samples.corpora import corpus, handwritten, image_rows, problems
 from tensorscope_nb.samples.samples import IGNORED, Samples
 from tensorscope_nb.samples.tokenize import ordinary_ids, token_strings, tokenize, tokenizer_of, vocabulary_of
 
@@ -35,6 +35,30 @@ def maths(scope: Any, n: int = 64, length: int | None = 64) -> Samples:
         raise ValueError(f"n is {n}: there are {len(problems())} problems, ask for 1 to {len(problems())}")
     texts = [f"{question}\n{answer}" for question, answer in problems()[:n]]
     return tokenize(texts, scope, task="maths", max_length=length)
+
+
+def digits(split: str = "test", n: int | None = None) -> Samples:
+    """Handwritten digits (UCI, CC BY 4.0): images of 8 × 8 as ``x`` (n, 64) in 0..1, and their classes 0 to 9.
+
+    ``split="train"`` gives the 1437 that ``ts.load("digits")`` was trained on, ``"test"`` the other 360, by a fixed random
+    choice among images of the same 13 writers: it is no test of writers that were never seen. Both are in a random order,
+    so that the first ``n`` are a draw. An image has the same id wherever it comes: its row in the published file.
+
+    >>> import tensorscope_nb as ts
+    >>> samples = ts.datasets.digits("train", n=3)
+    >>> samples, samples.ids[0], samples.text(0), int(samples.labels[0])
+    (Samples(3 digits; x 64), 'digit-1109', 'a 6', 6)
+    """
+    import torch
+
+    rows = image_rows(split)
+    if n is not None and not 1 <= n <= len(rows):
+        raise ValueError(f"n is {n}: the {split} split has {len(rows)} digits, ask for 1 to {len(rows)}")
+    rows = rows[:n]
+    images = torch.tensor(handwritten()[rows])
+    x, y = images[:, :64].float() / 16, images[:, 64].long()
+    ids, texts = [f"digit-{row:04d}" for row in rows], [f"a {digit}" for digit in y.tolist()]
+    return Samples.tensors(x, y, task="digits", ids=ids, texts=texts)
 
 
 def repeats(

@@ -85,9 +85,17 @@ class Samples:
 
     @classmethod
     def tensors(
-        cls, x: Tensor | dict[str, Tensor], y: Tensor | None = None, task: str | None = None, *, ids: Sequence[str] | None = None
+        cls,
+        x: Tensor | dict[str, Tensor],
+        y: Tensor | None = None,
+        task: str | None = None,
+        *,
+        ids: Sequence[str] | None = None,
+        texts: Sequence[str] | None = None,
     ) -> Samples:
         """Samples from any tensor ``x`` (n, …) that the model takes, or a dict of named ones, and targets ``y`` (n, …).
+
+        ``texts`` say in words what each row is, for people to read.
 
         >>> import torch, tensorscope_nb as ts
         >>> ts.Samples.tensors(torch.zeros(5, 64), torch.arange(5), task="digits")
@@ -104,7 +112,7 @@ class Samples:
             raise ValueError(
                 f"y has shape {tuple(labels.shape)} for {next(iter(sizes.values()))} rows of x: give one target per row"
             )
-        return cls._of(inputs, labels, task, ids, None, None)
+        return cls._of(inputs, labels, task, ids, texts, None)
 
     @classmethod
     def _of(

@@ -34,10 +34,21 @@ def plan(members: Members, samples: Any, recipes: Sequence[Recipe]) -> pd.DataFr
 
     scope = next(iter(members.scopes))
     given = None if samples is None else scope.samples(samples)
+    along, each = ([recipe for recipe in recipes if recipe.takes_history is whether] for whether in (True, False))
     with options(progress=False):
-        rows = [*_asking(scope, given, recipes), *_others(scope, given, recipes)]
+        rows = [*_asking(scope, given, each), *_others(scope, given, each)]
+        rows += [_along(members.scopes, recipe) for recipe in along]
     table = pd.DataFrame(rows, columns=["recipes", "kind", "samples", "passes", "chunk", "bytes", "seconds"])
     return table.assign(models=len(members), seconds=(table["seconds"] * len(members)).round(2))
+
+
+def _along(history: Any, recipe: Recipe) -> tuple:
+    """One checkpoint of a recipe that follows all of them."""
+    with closing(recipe.started(history)) as asking:
+        work: Any = next(asking)
+        start = time.perf_counter()
+        next(work.state.steps())
+        return recipe.name, work.label, work.state.n, 1.0, work.state.n, int(work.state.nbytes), time.perf_counter() - start
 
 
 def _asking(scope: Scope, samples: Samples | None, recipes: Sequence[Recipe]) -> Iterable[tuple]:

@@ -70,6 +70,35 @@ def run_recipes(
     keep(_along(members.joined, recipes, found))
 
 
+def run_along(
+    members: Members, recipes: Sequence[Recipe], executor: Executor | None, audience: Audience, keep: Callable[[Results], None]
+) -> None:
+    """The recipes that follow all checkpoints at once: each result as it is, kept as soon as it is there."""
+
+    def listen(label: str, done: float, total: float) -> None:
+        audience.progress(done / total if total else 1.0, f"{label}: {done:g} of {total:g}")
+
+    history: Any = members.scopes
+    for recipe in recipes:
+        with listened(listen):
+            try:
+                found = recipe(history, executor=executor)
+            except Unfinished as ended:
+                if ended.results[0] is not None:
+                    keep({recipe.name: ended.results[0]})
+                raise
+        keep({recipe.name: found})
+
+
+def check_along(members: Members, recipe: Recipe) -> None:
+    """Raises where a recipe that follows a history has none here, or not all that it takes."""
+    if members.dimension != "checkpoint":
+        raise ValueError(f"{recipe.name} follows a model through its training: make the study of ts.checkpoints(…)")
+    if recipe.missing:
+        asked = ", ".join(f"{name}=…" for name in recipe.missing)
+        raise ValueError(f"{recipe.name} takes samples of its own: run ts.recipes.{recipe.name}.using({asked})")
+
+
 def _one(
     scope: Scope, samples: Any, recipes: Sequence[Recipe], executor: Executor | None, audience: Audience | None
 ) -> list[xr.Dataset]:

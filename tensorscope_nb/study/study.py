@@ -18,7 +18,7 @@ from tensorscope_nb.study.frame import frame
 from tensorscope_nb.study.members import Members
 from tensorscope_nb.study.plan import plan
 from tensorscope_nb.study.report import write_report
-from tensorscope_nb.study.run import run_recipes
+from tensorscope_nb.study.run import check_along, run_along, run_recipes
 from tensorscope_nb.study.store import load_results, save_results
 from tensorscope_nb.study.viewers import Viewers
 
@@ -56,10 +56,15 @@ class Study:
 
         Views of the study fill in while it runs. An interrupt is raised, and leaves what there is: results of the samples
         (or models) that were done, marked ``partial`` in their metadata. ``executor=`` spreads the work over processes.
+        A recipe that follows all checkpoints of a history, such as ``tracin``, brings samples of its own:
+        ``ts.recipes.tracin.using(train=…, test=…)``.
         """
         self._check(recipes)
+        members, along = self._members(), [recipe for recipe in recipes if recipe.takes_history]
         with self._audience.running(self._results):
-            run_recipes(self._members(), self.samples, recipes, executor, self._audience, self._keep)
+            if each := [recipe for recipe in recipes if not recipe.takes_history]:
+                run_recipes(members, self.samples, each, executor, self._audience, self._keep)
+            run_along(members, along, executor, self._audience, self._keep)
         return self
 
     def plan(self, *recipes: Recipe) -> pd.DataFrame:
@@ -86,6 +91,9 @@ class Study:
             raise ValueError("no recipes: name at least one, such as ts.recipes.gradient_health")
         if len(set(names)) < len(names):
             raise ValueError(f"two recipes are named {max(names, key=names.count)!r}: tell them apart with .using(name=…)")
+        for recipe in recipes:
+            if recipe.takes_history:
+                check_along(self._members(), recipe)
 
     def _keep(self, results: dict[str, xr.Dataset]) -> None:
         self._results |= results

@@ -185,9 +185,18 @@ class Gradients:
 
     def compact(self) -> Gradients:
         """The same gradients in the form that takes the least memory."""
-        if self.rows * self.columns >= self.size or not self.forms:
+        return self if self.rows * self.columns >= self.size else self.whole()
+
+    def whole(self) -> Gradients:
+        """The same gradients, made."""
+        if not self.forms or (isinstance(self.forms[0], Whole) and len(self.forms) == 1):
             return self
         return Gradients(self.weight, [Whole(self.block(slice(None), slice(None)))], self.n, self.dtype)
+
+
+def alike(a: Gradients, b: Gradients) -> tuple[Gradients, Gradients]:
+    """Both in the same precision."""
+    return (a, b) if a.dtype == b.dtype else (a.double(), b.double())
 
 
 def joined(parts: Sequence[Gradients]) -> Gradients:

@@ -105,11 +105,13 @@ def gradient_sweep(
         wanted = wants[parameter.name]
         if pairs and parameter.name in held:
             gradients, wanted = pairs.keep(parameter, gradients), wanted - PAIRED
-        found = measure(gradients, wanted, samples.ids[done : done + gradients.n])
+        found = measure(gradients, wanted - {"each"}, samples.ids[done : done + gradients.n])
         if not all(bool(value.sum().isfinite()) for value in found.values()):
             raise not_finite(parameter, gradients, samples[done : done + gradients.n])
         for reducer in reducers:
             reducer.update(parameter, found, done)
+            if "each" in wanted and "each" in reducer.wants(parameter):
+                reducer.hold(parameter, gradients)
             if "gram" in found and reducer.wants_pairs(parameter):
                 reducer.pair(parameter, found["gram"], done, done)
 

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tensorscope_nb.sweep.forms import Gradients, Lookup, Product, Whole, blocks
+from tensorscope_nb.sweep.forms import Gradients, Lookup, Product, Rows, Whole, alike, blocks
 
 GHOST = 0.8  # below this share of the cost of making the gradient, by measurement
 MOST_PAIRS = 2**24  # inner products of positions held at once
@@ -41,7 +41,19 @@ class SquaresBy:
         return torch.tensor([[name in group for name in ids] for group in self.groups]).to(like)
 
 
-Want = str | Elementwise | SquaresBy
+@dataclass(frozen=True, eq=False)
+class Against:
+    """⟨gᵢ, hⱼ⟩ with the gradients hⱼ of other samples, which are held: (n, m)."""
+
+    held: Gradients
+
+    def block(self, rows: Rows, columns: slice) -> Tensor:
+        """(m, some weights)."""
+        whole = self.held.forms[0] if len(self.held.forms) == 1 else None
+        return (whole.values[:, rows, columns] if isinstance(whole, Whole) else self.held.block(rows, columns)).flatten(1)
+
+
+Want = str | Elementwise | SquaresBy | Against
 """``total`` (n), ``rows`` (n, rows), ``columns`` (n, columns): squares by sample, summed over the rest.
 ``sum`` and ``squares`` (rows, columns): over samples. ``gram`` (n, n): ⟨gᵢ, gⱼ⟩."""
 Found = dict[Want, Tensor]
@@ -53,8 +65,12 @@ def measure(gradients: Gradients, wants: Collection[Want], ids: Sequence[str] = 
     if not gradients.forms:
         return _zeros(gradients, wants)
     left = set(wants)
+    for against in [want for want in wants if isinstance(want, Against)]:
+        if (k := gram_of_positions(*alike(gradients, against.held))) is not None:
+            found[against] = k
+            left.discard(against)
     if left <= {"total", "rows", "columns", "sum"} and _ghosts_pay(gradients, left):
-        return _ghosts(gradients, left)
+        return found | _ghosts(gradients, left)
     form = gradients.forms[0] if len(gradients.forms) == 1 else None
     if isinstance(form, Product) and form.left.shape[1] == 1 and "squares" in left:
         found["squares"] = (form.left[:, 0] ** 2).T @ form.right[:, 0] ** 2
@@ -78,6 +94,7 @@ def _by_blocks(gradients: Gradients, wants: Collection[Want], ids: Sequence[str]
     found = _zeros(gradients, wants)
     elementwise = [want for want in wants if isinstance(want, Elementwise)]
     shares = {want: want.shares(ids, found[want]) for want in wants if isinstance(want, SquaresBy)}
+    others = [want for want in wants if isinstance(want, Against) and want.held.forms]
     squared = bool({"squares", "columns"} & set(wants) or shares)
     for rows, columns, touched in blocks(gradients):
         block = gradients.block(rows, columns, touched)
@@ -91,6 +108,10 @@ def _by_blocks(gradients: Gradients, wants: Collection[Want], ids: Sequence[str]
             found["sum"][rows, columns] += block.sum(0)
         if "gram" in found:
             found["gram"] += inner_products(block.flatten(1)).double().cpu()
+        for against in others:
+            one, other = block.flatten(1), against.block(rows, columns)
+            wide = torch.promote_types(one.dtype, other.dtype)
+            found[against] += (one.to(wide) @ other.to(wide).T).double().cpu()
         if squared:
             block.square_()  # in place, the block is not needed any more
             if "squares" in found:
@@ -125,8 +146,8 @@ def _zeros(gradients: Gradients, wants: Collection[Want]) -> Found:
     shapes = {"total": (n,), "rows": (n, rows), "columns": (n, columns)}
     found: Found = {}
     for want in wants:
-        if want == "gram":
-            found[want] = torch.zeros(n, n, dtype=torch.float64)
+        if want == "gram" or isinstance(want, Against):
+            found[want] = torch.zeros(n, want.held.n if isinstance(want, Against) else n, dtype=torch.float64)
         elif want in ("sum", "squares") or (isinstance(want, Elementwise) and want.by == "weight"):
             found[want] = gradients.zeros(rows, columns)
         elif isinstance(want, SquaresBy):
@@ -137,7 +158,7 @@ def _zeros(gradients: Gradients, wants: Collection[Want]) -> Found:
     return found
 
 
-def _ghosts_pay(gradients: Gradients, wants: set[Want]) -> bool:
+def _ghosts_pay(gradients: Gradients, wants: Collection[Want]) -> bool:
     if any(isinstance(form, Whole) for form in gradients.forms):
         return False
     if (len(gradients.forms) > 1 or isinstance(gradients.forms[0], Lookup)) and wants != {"total"}:
@@ -190,13 +211,23 @@ def left_products(u: Product | Lookup, v: Product | Lookup) -> Tensor:
 
 def gram_of_positions(a: Gradients, b: Gradients) -> Tensor | None:
     """Σₛₜ (Lᵢₛ · Lⱼₜ)(Rᵢₛ · Rⱼₜ), where that costs less than making the gradients of both."""
+    if not positions_pay(a, b):
+        return None
     one, other = a.forms[0], b.forms[0]
-    if len(a.forms) > 1 or len(b.forms) > 1 or not isinstance(one, Product) or not isinstance(other, Product):
-        return None
-    t, (rows, columns) = one.left.shape[1], a.weight.shape
-    made = GHOST * rows * columns * (1 + t / a.n + t / b.n)
-    if t * t * (rows + columns) > made or a.n * b.n * t * t > MOST_PAIRS:
-        return None
+    assert isinstance(one, Product) and isinstance(other, Product)
+    s, t = one.left.shape[1], other.left.shape[1]
     left = one.left.flatten(0, 1) @ other.left.flatten(0, 1).T
     right = one.right.flatten(0, 1) @ other.right.flatten(0, 1).T
-    return (left * right).unflatten(0, (a.n, t)).unflatten(2, (b.n, t)).sum((1, 3)).double().cpu()
+    return (left * right).unflatten(0, (a.n, s)).unflatten(2, (b.n, t)).sum((1, 3)).double().cpu()
+
+
+def positions_pay(a: Gradients, b: Gradients) -> bool:
+    """Whether inner products are cheaper position by position than weight by weight."""
+    if len(a.forms) != 1 or len(b.forms) != 1:
+        return False
+    one, other = a.forms[0], b.forms[0]
+    if not isinstance(one, Product) or not isinstance(other, Product):
+        return False
+    (rows, columns), s, t = a.weight.shape, one.left.shape[1], other.left.shape[1]
+    made = GHOST * rows * columns * (1 + s / b.n + t / a.n)
+    return s * t * (rows + columns) <= made and a.n * b.n * s * t <= MOST_PAIRS

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tensorscope_nb.sweep.forms import BLOCK_BYTES, Gradients, Rows, Whole, blocks
+from tensorscope_nb.sweep.forms import BLOCK_BYTES, Gradients, Rows, Whole, alike, blocks
 from tensorscope_nb.sweep.measure import gram_of_positions, inner_products, left_products, measure
 
 PAIRED = {"gram", "parts", "factors"}  # wants that take all samples, and not one chunk
@@ -37,7 +37,7 @@ def products(a: Gradients, b: Gradients) -> Tensor:
     """⟨gᵢ, gⱼ⟩ for the samples i of one and j of another, (n, m)."""
     if a is b:
         return measure(a, {"gram"})["gram"]
-    a, b = _alike(a, b)
+    a, b = alike(a, b)
     if not a.forms or not b.forms:
         return torch.zeros(a.n, b.n, dtype=torch.float64)
     if (k := gram_of_positions(a, b)) is not None:
@@ -52,7 +52,7 @@ def products(a: Gradients, b: Gradients) -> Tensor:
 def part_by_part(a: Gradients, b: Gradients, parts: Sequence[Part], take: Sequence[Take]) -> Tensor:
     """Hands out the gradients of each part, block by block and flat (n, weights); returns the inner products over all parts."""
     same = a is b
-    a, b = _alike(a, b)
+    a, b = alike(a, b)
     found = torch.zeros(a.n, b.n, dtype=torch.float64)
     for part in parts:
         for place in _blocks(a, b, part):
@@ -79,7 +79,7 @@ def positions(a: Gradients, b: Gradients) -> Tensor | None:
 
     ⟨Lᵤᵀ Rᵤ, Lᵥᵀ Rᵥ⟩ = Σₛₜ (Lᵤ Lᵥᵀ) ∘ (Rᵤ Rᵥᵀ) of all their forms; None where positions are not known apart.
     """
-    a, b = _alike(a, b)
+    a, b = alike(a, b)
     found = None
     for u in a.forms:
         for v in b.forms:
@@ -90,7 +90,3 @@ def positions(a: Gradients, b: Gradients) -> Tensor | None:
                 return None
             found = made if found is None else found + made
     return found
-
-
-def _alike(a: Gradients, b: Gradients) -> tuple[Gradients, Gradients]:
-    return (a, b) if a.dtype == b.dtype else (a.double(), b.double())

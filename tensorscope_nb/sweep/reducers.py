@@ -41,6 +41,9 @@ class Reducer(ABC):
     def update(self, parameter: Parameter, found: Found, start: int) -> None:  # noqa: B027
         """Takes what was found of the samples from number ``start`` on."""
 
+    def hold(self, parameter: Parameter, gradients: Gradients) -> None:  # noqa: B027
+        """Where ``each`` is wanted: the gradients of one chunk after another."""
+
     def pair(self, parameter: Parameter, products: Tensor, i: int, j: int) -> None:  # noqa: B027
         """Where ``gram`` is wanted: the inner products (n, m) of the samples from number ``i`` and from ``j`` on, j ≤ i."""
 

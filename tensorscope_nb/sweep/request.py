@@ -121,7 +121,7 @@ class Unfinished(KeyboardInterrupt):
 def _answer(scope: Scope, group: Sequence[Request], executor: Executor | None, so_far: Callable[[Any], None] | None) -> Answer:
     first = group[0]
     if isinstance(first, Work):
-        return first.run(so_far)
+        return first.run(so_far, executor)
     reducers: list[Reducer] = [reducer for request in group for reducer in request.held]
     options: dict[str, Any] = {"reduction": first.reduction, "modules": first.modules, "chunk": first.chunk}
     options["progress"] = first.progress

@@ -112,7 +112,7 @@ class Call:
     arguments: tuple
 
 
-def run_all(executor: Executor, calls: Sequence[Call], done: bar) -> Iterator[bytes]:
+def run_all(executor: Executor, calls: Sequence[Call], done: bar | None = None) -> Iterator[bytes]:
     """The results in order; one that is lost is an error that names it."""
     settings = {"memory": current().memory, "seed": current().seed, "progress": False}
     futures: list[Future] = []
@@ -126,7 +126,8 @@ def run_all(executor: Executor, calls: Sequence[Call], done: bar) -> Iterator[by
                 if not _lost(error):
                     error.add_note(f"in {call.name}")
                 raise
-            done.update()
+            if done is not None:
+                done.update()
     except Exception as error:
         if not _lost(error):
             raise

@@ -6,6 +6,7 @@ done = yield Work(solver, "products with the Hessian")      # solver holds what 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +18,10 @@ FORWARD = 1 / 3  # of a forward and backward, for who plans
 
 
 class Steps(Protocol):
-    """A computation that goes by steps, and can be read after each."""
+    """A computation that goes by steps, and can be read after each.
+
+    One whose steps need not follow each other also has ``spread(executor)``, the same steps done by workers.
+    """
 
     @property
     def total(self) -> float:
@@ -64,12 +68,13 @@ class Work:
     def enough(self, n: int) -> bool:
         return n >= self.least
 
-    def run(self, tell: Callable[[Done], None] | None = None) -> Done:
+    def run(self, tell: Callable[[Done], None] | None = None, executor: Executor | None = None) -> Done:
         """All steps, or those before an interrupt; ``tell`` is called between them."""
         n = 0
         with bar(self.state.total, self.label, self.progress) as ticks:
             try:
-                steps = self.state.steps()
+                spread = None if executor is None else getattr(self.state, "spread", None)
+                steps = spread(executor) if spread else self.state.steps()
                 while True:
                     with held_interrupts():  # what is done is of whole steps
                         if next(steps, END) is END:

@@ -47,7 +47,7 @@ def test_the_wheel_is_the_package_and_its_licence(wheel: dict[str, bytes]) -> No
     assert wheel["tensorscope_nb-0.1.0.dist-info/licenses/LICENSE"] == (REPOSITORY / "LICENSE").read_bytes()
     assert wheel["tensorscope_nb/static/widgets.js"]
     assert any(name.startswith("tensorscope_nb/models/data/") and name.endswith(".safetensors") for name in wheel)
-    assert any(name.startswith("tensorscope_nb/samples/data/") and name.endswith(".xz") for name in wheel)
+    assert any(name.startswith("tensorscope_nb/samples/data/") and name.endswith(".bz2") for name in wheel)
 
 
 def test_the_metadata_promises_what_pyproject_says(wheel: dict[str, bytes]) -> None:

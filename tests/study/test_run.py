@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from model_zoo import CAUSAL
 from tiny_models import random_gpt2
 
@@ -211,3 +212,20 @@ def test_members_that_fit_no_common_array_are_told_apart_and_other_results_are_k
         study.run(eigenvalues.using(k=1, tolerance=0.1, density=2))
     study.run(eigenvalues.using(k=1, tolerance=0.1, density=2, density_range=(-30, 30)))
     assert study["hessian_eigenvalues"]["density"].dims == ("model", "curvature")
+
+
+def test_a_recipe_that_follows_a_history_runs_along_the_others():
+    history = ts.checkpoints("tiny")
+    train, test = (ts.datasets.code(history[0], n=3, length=16, split=split) for split in ("train", "test"))
+    tracin = ts.recipes.tracin.using(train=train, test=test)
+    study = ts.Study(history, test)
+    table = study.plan(tracin, ts.recipes.gradient_health)
+    assert table["recipes"].tolist() == ["gradient_health", "tracin"] and table["kind"][1] == "checkpoints"
+    assert (table["samples"][1], table["passes"][1], table["models"][1]) == (6, 1.0, 8)
+    study.run(tracin, ts.recipes.gradient_health)
+    assert study["gradient_health"].sizes["checkpoint"] == 8
+    xr.testing.assert_equal(study["tracin"].drop_attrs(), ts.recipes.tracin(history, train, test).drop_attrs())
+    with pytest.raises(ValueError, match=r"tracin takes samples of its own: run ts.recipes.tracin.using\(train=…, test=…\)"):
+        study.run(ts.recipes.tracin)
+    with pytest.raises(ValueError, match="tracin follows a model through its training: make the study of"):
+        ts.Study(history[0], test).run(tracin)

@@ -1,0 +1,159 @@
+"""Inner products of the gradients of some samples with those of others, which are held while the first go by.
+
+With m samples held and n gone by it takes n forwards and backwards and m more, nothing of size n × weights, and n · m products
+per weight. Where the m do not fit into the memory option together, they are held in pieces, and the n go by once for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from tensorscope_nb.samples import Samples
+from tensorscope_nb.scope.forward import SAMPLES, usual_chunk
+from tensorscope_nb.scope.reference import chosen_parameters
+from tensorscope_nb.settings import current
+from tensorscope_nb.sweep.faults import too_much
+from tensorscope_nb.sweep.forms import Gradients, joined
+from tensorscope_nb.sweep.gradients import Reduction, gradient_sweep
+from tensorscope_nb.sweep.measure import Against, Found, Want, positions_pay
+from tensorscope_nb.sweep.parameters import Parameter
+from tensorscope_nb.sweep.reducers import Losses, Reducer
+
+if TYPE_CHECKING:
+    from tensorscope_nb.scope import Scope
+
+
+@dataclass
+class Across:
+    """What was found of samples that went by, and of those that were held."""
+
+    products: dict[str, Tensor]  # by module, (n, m)
+    squares: Tensor  # ‖gᵢ‖² of those that went by (n,)
+    losses: Tensor  # theirs (n,)
+    held_losses: Tensor  # (m,)
+    n_weights: int
+    by_reference: list[str]
+
+
+def across(
+    scope: Scope,
+    samples: Samples,
+    held: Samples,
+    *,
+    reduction: Reduction = "mean",
+    modules: str | Sequence[str] | None = None,
+    chunk: int | None = None,
+) -> Across:
+    """⟨gᵢ, hⱼ⟩ of every sample i with every held one j, module by module."""
+    how: dict[str, Any] = {"reduction": reduction, "modules": modules, "chunk": chunk, "progress": False}
+    weights = sum(p.nbytes for p in chosen_parameters(scope, modules).values())
+    found: list[tuple[Passing, Held]] = []
+    losses = Losses()
+    covered = None
+    for piece, whole in _pieces(scope, held, weights, chunk, found):
+        holding = Held(whole)
+        _done(gradient_sweep(scope, piece, [holding], **how))
+        passing = Passing(holding, squares=not found)
+        covered = _done(gradient_sweep(scope, samples, [passing, *([] if found else [losses])], **how))
+        holding.kept.clear()
+        found.append((passing, holding))
+    assert covered is not None
+    in_order = dict.fromkeys(p.module for p in covered.parameters)
+    return Across(
+        {name: torch.cat([passing.products[name] for passing, _ in found], 1) for name in in_order},
+        found[0][0].total,
+        losses.values,
+        torch.cat([each.losses.values for _, each in found]),
+        sum(p.tensor.nelement() for p in covered.parameters),
+        covered.by_reference,
+    )
+
+
+def _done(covered: Any) -> Any:
+    """A sweep that an interrupt has ended has not the products of all: what it has is of no use here."""
+    if covered.interrupted:
+        raise KeyboardInterrupt
+    return covered
+
+
+def _pieces(
+    scope: Scope, held: Samples, weights: int, chunk: int | None, found: Sequence[tuple[Passing, Held]]
+) -> Iterator[tuple[Samples, bool]]:
+    """As many samples at a time as can be held, and whether their gradients are made whole: that is faster where they fit."""
+    room = current().memory / 2
+    if len(held) * weights <= room:
+        yield held, True
+        return
+    start, size = 0, min(len(held), chunk or usual_chunk(held, scope.anatomy))
+    size = max(1, min(size, int(room // weights))) if weights <= room else 1  # the first shows what one takes
+    while start < len(held):
+        yield held[start : start + size], False
+        start += size
+        each = max(1.0, found[-1][1].each)
+        if each > room:
+            raise too_much("the gradients of one sample", each)
+        size = int(room // each)
+
+
+class _Here(Reducer):
+    """Held gradients stay in their process: models are spread over workers, and not the samples of one."""
+
+    def merge(self, other: Self, start: int) -> None:
+        raise TypeError(f"{type(self).__name__} is of all samples")
+
+
+class Held(_Here):
+    """The gradients of some samples, in the form that takes the least memory (``whole``: made, but where that saves nothing)."""
+
+    def __init__(self, whole: bool) -> None:
+        self.whole = whole
+        self.losses = Losses()
+        super().__init__()
+
+    def begin(self, n: int) -> None:
+        super().begin(n)
+        self.losses.begin(n)
+        self.kept: dict[str, list[Gradients]] = {}
+        self.each = 0.0  # bytes of one sample
+
+    def wants(self, parameter: Parameter) -> Collection[Want]:
+        return ("each", "total")  # of what is no finite number the total is none either
+
+    def hold(self, parameter: Parameter, gradients: Gradients) -> None:
+        by_position = positions_pay(gradients, gradients.of(slice(0, min(SAMPLES, gradients.n))))
+        form = gradients.whole() if self.whole and not by_position else gradients.compact()
+        self.kept.setdefault(parameter.name, []).append(form)
+        if len(self.kept[parameter.name]) == 1:
+            self.each += form.size * form.weight.element_size()
+
+    def see(self, chunk: Any, start: int) -> None:
+        self.losses.see(chunk, start)
+
+
+class Passing(_Here):
+    """Inner products with what is held, by module, and the squared norms."""
+
+    def __init__(self, held: Held, squares: bool = True) -> None:
+        self.squares = squares
+        self.held = {name: Against(joined(parts)) for name, parts in held.kept.items()}
+        super().__init__()
+
+    def begin(self, n: int) -> None:
+        super().begin(n)
+        self.products: dict[str, Tensor] = {}
+        self.total = torch.zeros(n, dtype=torch.float64)
+
+    def wants(self, parameter: Parameter) -> Collection[Want]:
+        return (self.held[parameter.name], *(("total",) if self.squares else ()))
+
+    def update(self, parameter: Parameter, found: Found, start: int) -> None:
+        against = self.held[parameter.name]
+        one = self.products.setdefault(parameter.module, torch.zeros(self.n, against.held.n, dtype=torch.float64))
+        one[start : start + len(found[against])] += found[against]
+        if self.squares:
+            self.total[start : start + len(found["total"])] += found["total"].cpu()

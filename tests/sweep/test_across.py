@@ -1,0 +1,74 @@
+"""Inner products with held gradients, where forms differ: large vocabularies, other lengths, small numbers, one position."""
+
+import pytest
+import torch
+from model_zoo import build
+from tiny_models import random_gpt2
+
+import tensorscope_nb as ts
+from tensorscope_nb.sweep.across import across
+
+
+def check(scope, samples, held, bound=1e-5, **how):
+    found = across(scope, samples, held, **how)
+    one, other = ({name: g.flatten(1).double() for name, g in scope.per_sample_gradients(s).items()} for s in (samples, held))
+    for module, products in found.products.items():
+        names = [name for name in one if name.rpartition(".")[0] == module]
+        expected = sum(one[n] @ other[n].T for n in names)
+        sizes = [sum((g[n] ** 2).sum(1) for n in names).sqrt() for g in (one, other)]
+        scale = torch.outer(*sizes).clamp(min=1e-300)
+        assert ((products - expected).abs() / scale).max() < bound, module
+    assert found.n_weights == sum(g[0].nelement() for g in one.values())
+    return found
+
+
+def tokens(n, length, vocabulary, seed, task):
+    return ts.Samples.tokens(torch.randint(1, vocabulary, (n, length), generator=torch.Generator().manual_seed(seed)), task=task)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("room", [None, 200_000])
+def test_a_large_vocabulary_of_which_few_tokens_occur(tied, room):
+    scope = ts.Scope(random_gpt2(vocab_size=900, tie_word_embeddings=tied))
+    samples, held = tokens(3, 8, 900, 1, "a"), tokens(4, 6, 900, 2, "b")
+    with ts.options(memory=room or 2**30):
+        check(scope, samples, held, chunk=2)
+
+
+@pytest.mark.parametrize("lengths", [(20, 4), (4, 20), (2, 2)])
+def test_what_goes_by_and_what_is_held_may_differ_in_length(lengths):
+    scope = ts.Scope(build("llama"))
+    check(scope, tokens(7, lengths[0], 50, 1, "a"), tokens(3, lengths[1], 50, 2, "b"), chunk=3)
+
+
+@pytest.mark.parametrize("scale", [1e-14, 1e14])
+def test_numbers_whose_products_leave_single_precision(scale):
+    def loss(output, target):
+        return scale * torch.nn.functional.cross_entropy(output, target, reduction="none")
+
+    scope = ts.Scope(build("mlp"), loss=loss)
+    x = torch.randn(9, 10, generator=torch.Generator().manual_seed(0))
+    samples, held = (
+        ts.Samples.tensors(x[k], torch.arange(len(x[k])) % 3, task=t) for k, t in ((slice(5), "a"), (slice(5, 9), "b"))
+    )
+    found = check(scope, samples, held)
+    assert all(bool((products != 0).any()) for products in found.products.values())
+
+
+def test_a_gradient_that_is_no_number_is_named():
+    def loss(output, target):
+        rows = zip(output[:, 0], target, strict=True)
+        return torch.stack([(y - y.detach()).abs().sqrt() if t == 1 else y**2 for y, t in rows])
+
+    scope = ts.Scope(build("mlp"), loss=loss)
+    x = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
+    good, bad = ts.Samples.tensors(x, torch.zeros(4), task="good"), ts.Samples.tensors(x, torch.tensor([0, 0, 1, 0]), task="bad")
+    for pair in ((good, bad), (bad, good)):
+        with pytest.raises(ValueError, match="the gradient of sample 'bad-2' at"):
+            across(scope, *pair)
+
+
+def test_what_is_held_does_not_fit_at_all():
+    scope = ts.Scope(random_gpt2())
+    with ts.options(memory=10_000), pytest.raises(ValueError, match="the gradients of one sample take"):
+        across(scope, tokens(2, 8, 50, 1, "a"), tokens(3, 8, 50, 2, "b"), chunk=1)
