@@ -12,7 +12,8 @@ FRONT_END := $(shell find widgets -path widgets/node_modules -prune -o -type f -
 SECOND := curvlinops-for-pytorch hessian-eigenthings einconv einops linear_operator opt_einsum \
 	transformer-lens jaxtyping datasets multiprocess pyarrow dill xxhash \
 	pytorch-cka repsim scikit-dimension scikit-learn joblib threadpoolctl narwhals numba llvmlite \
-	rsatoolbox scikit-image lazy-loader matplotlib contourpy cycler fonttools kiwisolver pillow pyparsing
+	rsatoolbox scikit-image lazy-loader matplotlib contourpy cycler fonttools kiwisolver pillow pyparsing \
+	captum dattri kronfluence
 INSTALL := $(BIN)/python -m pip install -c constraints.txt
 # Where the machine has no Node.js, one is installed into the venv.
 WITH_NODE := PATH="$(CURDIR)/$(BIN):$$PATH"
