@@ -136,8 +136,8 @@ class Trainee:
     def score(self) -> tuple[float, float]:
         """The loss and the accuracy on the test samples, per predicted token or per sample; NaN where none is right."""
         objective, right, total, loss = self._objective, 0, 0, 0.0
-        for rows in objective.parts(self._chunk):
-            with objective.differentiated(), torch.no_grad():
+        with objective.differentiated(), torch.no_grad():
+            for rows in objective.parts(self._chunk):
                 outputs, part = objective.outputs(rows), objective.samples[rows]
                 loss += float(objective.loss(outputs, rows).double())
                 targets = self.targets(part)
