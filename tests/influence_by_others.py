@@ -99,20 +99,22 @@ class CaptumLoss(nn.Module):
         return losses.sum() if self.reduction == "sum" else losses
 
 
-def captum(history, *, fast=False, batch=1):
-    """Its exact path takes one gradient at a time, its fast one the gradients of a batch by hooks."""
+def captum(history, *, fast=False, batch=1, load=None):
+    """Its exact path takes one gradient at a time, its fast one the gradients of a batch by hooks.
+
+    It loads every checkpoint again for every batch, here by pointers; ``load`` is another way, which returns the rate.
+    """
     from captum.influence import TracInCP
 
     weights = [[p.detach().clone() for p in model.parameters()] for model in history.models]
 
-    def load(model, i):
-        """By pointers: it loads every checkpoint again for every batch."""
+    def pointed(model, i):
         for parameter, value in zip(model.parameters(), weights[int(i)]):
             parameter.data = value
         return history.rates[int(i)]
 
     return TracInCP(
-        history.models[0], history.train, [str(i) for i in range(len(weights))], load,
+        history.models[0], history.train, [str(i) for i in range(len(weights))], load or pointed,
         loss_fn=CaptumLoss("sum" if fast else "none"), batch_size=batch, sample_wise_grads_per_batch=fast,
     )  # fmt: skip
 

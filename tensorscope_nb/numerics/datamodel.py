@@ -27,16 +27,9 @@ def datamodeling_score(influence: Array, subsets: NDArray[np.bool_], measured: A
 
     Of each test sample the Spearman correlation, over models that were each trained on one of ``subsets`` (subsets, samples),
     of the sum of the influences of the samples that are in it with ``measured`` (subsets, test samples): minus the loss there,
-    or another number that is larger where the model does better. The score is their mean.
-
-    The interval goes by the table of the jackknife's pseudo-values, whose rows are subsets and whose columns are test samples:
-    all test samples are measured on the same models, so that they are no independent replicates. It is Student's with one
-    degree of freedom less than the fewer of the two, on the scale of atanh; NaN below 3 subsets or 2 test samples. A test
-    sample on which all models, or all sums, are alike has no correlation, and is left out. Subsets must be of one size:
+    or another number that is larger where the model does better. The score is their mean. Subsets must be of one size:
     otherwise a score measures that more samples are better.
     """
-    from scipy.stats import t
-
     influence, measured, chosen = (np.asarray(x, dtype=np.float64) for x in (influence, measured, subsets))
     if chosen.shape != (len(measured), len(influence)) or influence.shape[1:] != measured.shape[1:] or measured.ndim != 2:
         raise ValueError(
@@ -45,7 +38,19 @@ def datamodeling_score(influence: Array, subsets: NDArray[np.bool_], measured: A
         )
     if len(set(chosen.sum(1).tolist())) > 1:
         raise ValueError("the subsets are of several sizes: give them one size, so that it is not their size that ranks them")
-    predicted = chosen @ influence
+    return rank_agreement(chosen @ influence, measured, level)
+
+
+def rank_agreement(predicted: Array, measured: Array, level: float = 0.95) -> DatamodelingScore:
+    """The mean over columns of the Spearman correlations over rows of two tables (models, test samples), and its interval.
+
+    It goes by the table of the jackknife's pseudo-values: all test samples are measured on the same models, so that they are
+    no independent replicates. It is Student's with one degree of freedom less than the fewer of the two, on the scale of
+    atanh; NaN below 3 models or 2 test samples. A test sample on which all models are alike has no correlation, and is left
+    out.
+    """
+    from scipy.stats import t
+
     pairs = [_correlations(a, b) for a, b in zip(predicted.T, measured.T, strict=True)]
     each, left_out = np.array([one for one, _ in pairs]), np.stack([without for _, without in pairs], 1)
     seen, m = np.isfinite(each), len(measured)
