@@ -123,7 +123,7 @@ export const sampleTable: Kind = (stage: Stage) => {
   const reveal = (rank: number | null) => {
     if (rank === null) return;
     const top = rank * LINE;
-    const height = scroller.clientHeight - LINE - 4;
+    const height = scroller.clientHeight - head.offsetHeight - 4;
     if (top < scroller.scrollTop) scroller.scrollTop = top;
     else if (top + LINE > scroller.scrollTop + height) scroller.scrollTop = top + LINE - height;
   };
@@ -270,7 +270,7 @@ export const sampleTable: Kind = (stage: Stage) => {
         narrowed = [];
         fill(head, columns.map((c) => {
           const on = now?.column === c.name;
-          const arrow = on ? (now!.descending ? " ↓" : " ↑") : "";
+          const arrow = on ? (now!.descending ? "\u00a0↓" : "\u00a0↑") : "";
           if (c.cells) return h("th", { scope: "col" }, c.title);
           const button = h("button", { ...KEEP_KEYS, type: "button", class: "ts-sort", title: `sort by ${c.title}${c.hint ? ` (${c.hint})` : ""}`, onclick: () => sortBy(c.name) }, `${c.reading ? withUnits(c.title, c.reading.variable.units) : c.title}${arrow}`);
           return h("th", { scope: "col", class: c.reading ? "ts-number" : c.name === "text" ? "ts-text" : "", "aria-sort": on ? (now!.descending ? "descending" : "ascending") : "none" }, button);
