@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from views.synthetic import tracin
-from views.test_influence import order, ranking
+from views.test_influence_page import order, ranking
 
 pytestmark = pytest.mark.browser
 
