@@ -210,7 +210,9 @@ def _is_one(rates: Any) -> bool:
 def _one_each(values: Any, name: str, files: Sequence[Path]) -> list[Any] | None:
     if values is None:
         return None
-    listed = values.tolist() if hasattr(values, "tolist") else list(values)
+    listed = values.tolist() if hasattr(values, "tolist") else list(values) if isinstance(values, Sequence) else None
+    if not isinstance(listed, list):
+        raise TypeError(f"{name} is {values!r}: give a list, one for each of {len(files)} checkpoints")
     if len(listed) != len(files):
         raise ValueError(f"{name} has {len(listed)} entries for {len(files)} checkpoints: give one for each")
     return listed

@@ -44,7 +44,8 @@ def load(name: str | Path, *, checkpoint: int | None = None, seed: int | None = 
         return (_tiny if name == "tiny" else _digits)(checkpoint, seed or 0, **kwargs)
     if checkpoint is not None or seed is not None:
         raise ValueError(
-            "checkpoint= and seed= choose a packaged model: they go with ts.load('tiny') only; a hub model takes revision="
+            "checkpoint= and seed= choose a packaged model: they go with ts.load('tiny') and ts.load('digits'); "
+            "a hub model takes revision="
         )
     if isinstance(name, str) and name in NAMED:
         model, tokenizer, _ = pretrained(locate(name), **kwargs)

@@ -40,13 +40,20 @@ def read(path: Path) -> Stored:
     saved = next((path / name for name in SAVED if (path / name).is_file()), None)
     if saved is None:
         raise FileNotFoundError(f"{path} holds no weights: a checkpoint's folder has model.safetensors or pytorch_model.bin")
-    files = sorted({saved.parent / name for name in _json(saved)["weight_map"].values()}) if saved.suffix == ".json" else [saved]
+    files = _shards(saved) if saved.suffix == ".json" else [saved]
     if lost := [file for file in files if not file.is_file()]:
         raise FileNotFoundError(f"{saved} names {lost[0].name}, and there is no such file: fetch or save the checkpoint again")
     parts = [_file(file) for file in files]
     stored = Stored({name: weight for part in parts for name, weight in part.weights.items()}, parts[0].steps, parts[0].rates)
     _trainer(path / "trainer_state.json", stored)
     return stored
+
+
+def _shards(index: Path) -> list[Path]:
+    names = _json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ValueError(f"{index} names no files of weights: fetch or save the checkpoint again")
+    return sorted({index.parent / name for name in names.values()})
 
 
 def is_saved(folder: Path) -> bool:
@@ -96,13 +103,17 @@ def _pickle(file: Path) -> Stored:
     nested = [name for name in NESTED if isinstance(found.get(name), Mapping)]
     if len(nested) > 1:
         raise ValueError(f"{file} has weights under {nested[0]!r} and under {nested[1]!r}: save the one that is meant alone")
-    weights = found[nested[0]] if nested else {name: value for name, value in found.items() if name not in (*STEP, *RATE)}
+    if nested:
+        weights, notes = found[nested[0]], found
+    else:
+        notes = {name: value for name, value in found.items() if name in (*STEP, *RATE) and not isinstance(value, torch.Tensor)}
+        weights = {name: value for name, value in found.items() if name not in notes}
     if other := [name for name, value in weights.items() if not isinstance(value, torch.Tensor)]:
         under = f"under {nested[0]!r}" if nested else "where a state dict is expected"
         kind = type(weights[other[0]]).__name__
         raise ValueError(f"{file} has {other[0]!r}, a {kind}, {under}: save model.state_dict(), alone or under 'model'")
     stored = Stored(dict(weights))
-    _notes(found, STEP, RATE, file, stored)
+    _notes(notes, STEP, RATE, file, stored)
     for name in OPTIMIZER if nested else ():
         groups = found[name].get("param_groups") if isinstance(found.get(name), Mapping) else None
         rates = {group["lr"] for group in groups or () if isinstance(group, Mapping) and number(group.get("lr")) is not None}

@@ -36,26 +36,37 @@ def seed_of(*names: Any) -> int:
 class Batches:
     """The batch of each step: every epoch goes once through the samples in an order of its own, less what fills no batch."""
 
-    def __init__(self, samples: Samples, size: int, seed: int) -> None:
-        self.samples, self.size, self.seed = samples, min(size, len(samples)), seed
-        self.per_epoch = len(samples) // self.size
-        self._epoch = -1
-        self._order = torch.empty(0)
+    def __init__(self, samples: Samples, terms: Tensor, size: int, seed: int) -> None:
+        self._samples, self._terms, self._seed = samples, terms, seed
+        self.size = min(size, len(samples))
+        self._per_epoch = len(samples) // self.size
+        self._epoch, self._parts = -1, list[tuple[Samples, Tensor]]()
 
-    def rows(self, step: int) -> Tensor:
-        """Which samples, by number."""
-        epoch, i = divmod(step, self.per_epoch)
+    def order(self, epoch: int) -> Tensor:
+        """The samples of an epoch, by number: a batch after the other."""
+        drawn = torch.randperm(len(self._samples), generator=generator(self._seed, "epoch", epoch))
+        return drawn[: self._per_epoch * self.size]
+
+    def at(self, step: int) -> tuple[Samples, Tensor]:
+        """A batch, without texts, which no loss reads; and the share that each sample has in its loss."""
+        epoch, i = divmod(step, self._per_epoch)
         if epoch != self._epoch:
-            self._order = torch.randperm(len(self.samples), generator=generator(self.seed, "epoch", epoch))
-            self._epoch = epoch
-        return self._order[i * self.size : (i + 1) * self.size]
+            self._parts, self._epoch = self._cut(self.order(epoch)), epoch
+        return self._parts[i]
 
-    def at(self, rows: Tensor) -> Samples:
-        """Those samples, without texts, which no loss reads and which take longer to pick than tensors."""
-        whole, nothing = self.samples, (None,) * len(rows)
-        ids = tuple(whole.ids[i] for i in rows.tolist())
-        inputs = {name: value[rows] for name, value in whole.inputs.items()}
-        return Samples(inputs, None if whole.labels is None else whole.labels[rows], ids, ("",) * len(ids), nothing, nothing)
+    def _cut(self, order: Tensor) -> list[tuple[Samples, Tensor]]:
+        """All batches of an epoch at once: to pick samples one by one would take as long as a small model's step."""
+        whole, size, nothing = self._samples, self.size, (None,) * self.size
+        names = [whole.ids[i] for i in order.tolist()]
+        ids = [tuple(names[i : i + size]) for i in range(0, len(names), size)]
+        inputs = {name: value[order].split(size) for name, value in whole.inputs.items()}
+        labels = [None] * len(ids) if whole.labels is None else whole.labels[order].split(size)
+        terms = self._terms[order].view(-1, size)
+        shares = terms / terms.sum(1, keepdim=True)
+        return [
+            (Samples({k: v[i] for k, v in inputs.items()}, labels[i], ids[i], ("",) * size, nothing, nothing), shares[i])
+            for i in range(len(ids))
+        ]
 
 
 @dataclass(frozen=True)
@@ -69,13 +80,11 @@ class Trainer:
     def steps(self, scope: Scope, train: Samples, steps: range, seed: int) -> Iterator[None]:
         """Goes through ``steps``, and yields between blocks of them."""
         optimizer = self.made([p for p in scope.model.parameters() if p.requires_grad])
-        batches, terms = Batches(train, self.batch_size, seed), scope.rule.n_terms(train).float()
+        batches = Batches(train, scope.rule.n_terms(train).float(), self.batch_size, seed)
         for done, step in enumerate(steps, 1):
-            rows = batches.rows(step)
-            part = batches.at(rows)
+            part, shares = batches.at(step)
             losses = scope.rule.per_sample(output_of(scope.model, part, scope.anatomy), part)
-            weights = terms[rows].to(losses)
-            loss = losses @ (weights / weights.sum())
+            loss = losses @ shares.to(losses)
             if done == 1:
                 check_attached(loss)
             self._check(float(loss.detach()), step)

@@ -19,6 +19,8 @@ ROLES = {
 ASIDES = ("statistic", "effect_size")
 # Numbers that name a token: no measure.
 TOKENS = ("token", "token_a", "token_b", "token_id", "token_id_a", "token_id_b", "top_token")
+# The pictures of samples: [sample, row, column], from 0 (black) to 1; no measure either.
+IMAGES = ("pixels", "test_pixels")
 # More curves than this could not be told apart.
 MOST_CURVES = 6
 # Dimensions that a view may slice at the Focus or reduce besides its axes.
@@ -59,7 +61,7 @@ def measures(ds: xr.Dataset, needs: Iterable[str]) -> list[str]:
     return [
         str(name) for name, v in ds.data_vars.items()
         if v.dtype.kind in "iuf" and needs <= {str(d) for d in v.dims} and not is_companion(str(name))
-        and not (v.dtype.kind in "iu" and name in TOKENS)
+        and not (v.dtype.kind in "iu" and name in TOKENS) and name not in IMAGES
     ]  # fmt: skip
 
 
@@ -236,6 +238,18 @@ def stand_ins(ds: xr.Dataset, instead: Mapping[str, Sequence[str]] | None) -> li
     for name in named:
         opened(ds, name)
     return [name for name in named if 4 * ds[name].size <= PATTERN_BUDGET]
+
+
+def pictures_of(ds: xr.Dataset, by: str) -> str | None:
+    """The variable that holds a picture of each sample: ``pixels [sample, row, column]``, ``test_pixels`` of test samples.
+
+    >>> import numpy as np, xarray as xr
+    >>> pictures_of(xr.Dataset({"pixels": (("sample", "row", "column"), np.zeros((3, 8, 8)))}), "sample")
+    'pixels'
+    """
+    name = by.removesuffix("sample") + "pixels"
+    there = name in IMAGES and name in ds.data_vars and dims_of(ds, name) == (by, "row", "column")
+    return name if there and ds[name].dtype.kind in "iuf" else None
 
 
 def _first(ds: xr.Dataset, companion: str) -> str | None:

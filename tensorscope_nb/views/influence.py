@@ -44,7 +44,8 @@ def over_time(ds: xr.Dataset) -> bool:
 
 
 def details(ds: xr.Dataset, common: dict[str, Any]) -> list[Callable[[], View]]:
-    """The views beside the matrix: when it was taught, the tokens of the test sample, and the training samples in a ranking."""
+    """The views beside the matrix: when it was taught, the tokens of the test sample or a list of
+    all of them, and the training samples in a ranking."""
     made: list[Callable[[], View]] = []
     if over_time(ds):
         made.append(
@@ -54,15 +55,22 @@ def details(ds: xr.Dataset, common: dict[str, Any]) -> list[Callable[[], View]]:
         # of all training samples at once: the one that matters most to the token
         how = common | {"reduce": common.get("reduce") or "strongest", "title": "Influence by token"}
         made.append(lambda: TokenStrip(ds, "token_influence", instead=finer(ds, "token_influence", BY_TIME), **how))
+    elif asked := told(ds, TEST, "test_text", "test_task", "test_loss"):
+        made.append(lambda: SampleTable(ds, asked, by=TEST, title="Test samples", **common))
     if "influence" in ds.data_vars:
         made.append(lambda: ranking(ds, common))
     return made
 
 
+def told(ds: xr.Dataset, dim: str, *names: str) -> list[str]:
+    """What there is to say of each sample; a task that is the same for all says nothing."""
+    there = [n for n in names if n in ds.variables and dim in ds[n].dims]
+    return [n for n in there if not n.endswith("task") or len(set(ds[n].values.tolist())) > 1]
+
+
 def ranking(ds: xr.Dataset, common: dict[str, Any]) -> View:
     """The training samples, those that taught the test sample most first."""
-    told = ("influence", *(["contribution"] if over_time(ds) else []), "self_influence")
-    columns = [n for n in (*TEXTS, *told) if n in ds.variables and TRAIN in ds[n].dims]
-    instead = {k: v for n in told for k, v in finer(ds, n, RANKED).items()}
+    columns = told(ds, TRAIN, *TEXTS, "influence", *(["contribution"] if over_time(ds) else []), "self_influence")
+    instead = {k: v for n in columns for k, v in finer(ds, n, RANKED).items()}
     along = {"contribution": "checkpoint"} if "contribution" in columns else None
     return SampleTable(ds, columns, sort="influence", instead=instead, along=along, title="Training samples", **common)

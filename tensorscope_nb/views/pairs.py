@@ -80,9 +80,11 @@ def groups(views: list[View]) -> list[list[View]]:
 def rows(group: list[View]) -> list[View]:
     """What belongs together in one row, the texts in the next, and a ranking of samples at the end."""
     strips = [v for v in group if isinstance(v, TokenStrip)]
-    tables = [v for v in group if isinstance(v, SampleTable) and v.options["by"] == influence.TRAIN]
+    tables = [v for v in group if isinstance(v, SampleTable) and v.options["by"] in (influence.TRAIN, influence.TEST)]
     others = [v for v in group if v not in strips and v not in tables]
-    return [Composition("beside", row) if len(row) > 1 else row[0] for row in (others, strips, tables) if row]
+    # texts need the whole width, pictures do not
+    below = [tables] if all("pictures" in v.options for v in tables) else [[v] for v in tables]
+    return [Composition("beside", row) if len(row) > 1 else row[0] for row in (others, strips, *below) if row]
 
 
 def together(group: list[View]) -> View:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.views.base import View
-from tensorscope_nb.views.cube import Cube, dataset_of
-from tensorscope_nb.views.fields import TOKENS, came, companions, dims_of, is_companion, stand_ins, travelling
+from tensorscope_nb.views.cube import PATTERN_BUDGET, Cube, dataset_of
+from tensorscope_nb.views.fields import TOKENS, came, companions, dims_of, is_companion, pictures_of, stand_ins, travelling
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.partial import least_complete
 
@@ -28,7 +28,8 @@ class SampleTable(View):
     as ``token_id`` or ``circuit``. What is typed into the search box is looked for in all texts. ``instead`` names what says the
     same as a column more finely or coarsely, such as ``{"influence": ["token_influence", "mean_influence"]}``: the finest whose
     dimensions are all selected is shown. ``along`` names columns that have one more dimension, such as
-    ``{"contribution": "checkpoint"}``: a row of coloured cells.
+    ``{"contribution": "checkpoint"}``: a row of coloured cells. Samples that are images have a small picture in their row, of
+    ``pixels [sample, row, column]`` from 0 (black) to 1 (``test_pixels`` for test samples).
 
     >>> import numpy as np, xarray as xr
     >>> ds = xr.Dataset({"loss": ("sample", np.array([3.1, 2.7]))}, {"sample": ["a", "b"]})
@@ -71,7 +72,9 @@ class SampleTable(View):
             raise LookupError(f"sort= names a column; there is no {sort!r}, there are {', '.join(names)}")
         shown = [*names, *stand_ins(data, instead)]
         belonging = companions(data, shown, [by])
-        cube = Cube.of(source, travelling(shown, belonging))
+        pictures = pictures_of(data, by)
+        heavy = pictures is not None and 4 * data[pictures].size > PATTERN_BUDGET
+        cube = Cube.of(source, travelling(shown, belonging, [pictures] if pictures and not heavy else []))
         numbers = [n for n in names if data[n].dtype.kind in "biuf"]
         super().__init__(
             focus=focus,
@@ -82,6 +85,7 @@ class SampleTable(View):
             by=by,
             instead=instead or None,
             along=dict(along or {}) or None,
+            pictures=pictures,
             title=title,
             reduce=reduce,
         )
@@ -112,6 +116,8 @@ def joined(study: Any, by: str = "sample") -> xr.Dataset:
         if by not in ds.sizes:
             continue
         texts |= {n: ds[n] for n in TEXTS if n in ds.coords and dims_of(ds, n) == (by,) and n not in texts}
+        if (pictures := pictures_of(ds, by)) and pictures not in found:
+            found[pictures] = ds[pictures].drop_vars(TEXTS, errors="ignore")
         for name, variable in ds.data_vars.items():
             if by in variable.dims and set(map(str, variable.dims)) <= {by, *SLICED}:
                 found[str(name) if name not in found else f"{recipe}_{name}"] = variable.drop_vars(TEXTS, errors="ignore")

@@ -161,6 +161,29 @@ def test_steps_and_rates_from_each_place_that_tells_them(tmp_path):
     assert ts.checkpoints(tmp_path, mlp(), learning_rates=given).learning_rates == tuple(given)
 
 
+def test_a_bare_state_dict_may_hold_its_step_and_rate(tmp_path):
+    torch.save(mlp(3).state_dict() | {"step": 3, "lr": 0.5}, tmp_path / "last.pt")
+    history = ts.checkpoints(tmp_path / "last.pt", mlp())
+    assert (history.steps, history.learning_rates) == ((3,), (0.5,)) and torch.equal(numbers(history[0].model), numbers(mlp(3)))
+
+
+def test_a_tensor_that_is_called_step_is_a_weight_of_its_model(tmp_path):
+    model = mlp()
+    model.register_buffer("step", torch.tensor(7))
+    torch.save(model.state_dict(), tmp_path / "step3.pt")
+    history = ts.checkpoints(tmp_path, model)
+    assert history.steps == (3,) and int(history[0].model.step) == 7
+
+
+def test_what_training_saves_beside_its_models_is_no_checkpoint(tmp_path):
+    folder = saved(tmp_path / "run")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "training_args.bin"):
+        torch.save({"state": Trap(tmp_path / "ran")}, folder / name)
+    assert ts.checkpoints(folder, mlp()).steps == (0, 10, 40) and not (tmp_path / "ran").exists()
+    torch.save(mlp(5).state_dict(), folder / "optimized_step50.pt")
+    assert ts.checkpoints(folder, mlp()).steps == (0, 10, 40, 50)
+
+
 def test_a_history_file_beside_them_tells_learning_rates(tmp_path):
     folder = saved(tmp_path / "run")
     (folder / "history.json").write_text(json.dumps({"learning_rates": {"0": 0.1, "40": 0.05, "99": 7}}))
@@ -306,6 +329,15 @@ def test_old_files_of_the_transformers_library_with_masks_in_them(tmp_path):
     assert torch.equal(ts.checkpoints(tmp_path, random_gpt2())[0].losses(IDS), ts.Scope(model).losses(IDS))
 
 
+def test_what_a_class_of_the_transformers_library_ignores_is_ignored(tmp_path):
+    torch.save(mlp(3).state_dict() | {"embeddings.position_ids": torch.arange(5)}, tmp_path / "step3.pt")
+    model = mlp()
+    with pytest.raises(ValueError, match=r"it has embeddings\.position_ids, which the model has not"):
+        ts.checkpoints(tmp_path, model)
+    model._keys_to_ignore_on_load_unexpected = [r"position_ids$"]
+    assert ts.checkpoints(tmp_path, model).steps == (3,)
+
+
 # What is wrong is one line ----------------------------------------------------------------------------------------------
 
 
@@ -371,6 +403,14 @@ def as_safetensors(folder):
     cut(folder / "step000010.safetensors")
 
 
+def shards(folder):
+    for file in folder.glob("*.pt"):
+        file.unlink()
+    (folder / "step_7").mkdir()
+    index = folder / "step_7" / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"0.weight": "no.safetensors"}}))
+
+
 def put(**content):
     return lambda folder: torch.save({"model": mlp(10).state_dict()} | content, folder / "step000010.pt")
 
@@ -384,6 +424,7 @@ FAULTS = {
     "the first weights again": (lambda f: shutil.copy(f / "step000000.pt", f / "step000040.pt"), ValueError, "the weights of steps 0 and 40 are the same"),
     "a step twice": (lambda f: torch.save(mlp(3).state_dict(), f / "model_step_10.pt"), ValueError, r"step 10 occurs twice: .*model_step_10.pt and .*step000010.pt"),
     "two steps": (put(step=11), ValueError, "the step of .*step000010.pt is 10 by its name and 11 by its 'step'"),
+    "two long steps": (lambda f: torch.save({"model": mlp(3).state_dict(), "step": 2_000_001}, f / "step2000000.pt"), ValueError, "is 2000000 by its name and 2000001 by its 'step'"),
     "no step": (lambda f: torch.save(mlp(3).state_dict(), f / "last.pt"), ValueError, "nothing tells the step of .*last.pt: name it step000600.pt, or give a list of files and steps="),
     "a step that is none": (put(step=1.5), ValueError, "the 'step' of .*step000010.pt is 1.5: a training step is a whole number"),
     "two rates": (put(lr=0.1, learning_rate=0.2), ValueError, "the learning rate of .* is 0.1 by its 'lr' and 0.2 by its 'learning_rate'"),
@@ -401,6 +442,7 @@ FAULTS = {
     "a list": (lambda f: torch.save([torch.zeros(2)], f / "step000010.pt"), ValueError, "step000010.pt holds a list, not weights by name"),
     "no tensors": (lambda f: torch.save({}, f / "step000010.pt"), ValueError, "step000010.pt holds no tensors"),
     "not only tensors": (lambda f: torch.save({"net": mlp().state_dict()}, f / "step000010.pt"), ValueError, "has 'net', a OrderedDict, where a state dict is expected"),
+    "a shard less": (shards, FileNotFoundError, "names no.safetensors, and there is no such file"),
     "two models": (put(state_dict=mlp(3).state_dict()), ValueError, "has weights under 'model' and under 'state_dict'"),
     "a history that is no JSON": (lambda f: (f / "history.json").write_text("{nope"), ValueError, "history.json is not JSON"),
     "a rate beside that disagrees": (lambda f: (put(lr=0.1)(f), (f / "history.json").write_text('{"learning_rates": {"10": 0.2}}')), ValueError, "is 0.1 by its 'lr' and 0.2 by history.json"),
@@ -432,6 +474,7 @@ CALLS = {
     "a file twice": (lambda f: ts.checkpoints([f / "step000010.pt"] * 2, mlp()), ValueError, "step 10 occurs twice"),
     "steps of a folder": (lambda f: ts.checkpoints(f, mlp(), steps=[0, 10, 40]), ValueError, "steps= goes with a list of files"),
     "steps that disagree": (lambda f: ts.checkpoints([f / "step000010.pt"], mlp(), steps=[20]), ValueError, "is 10 by its name and 20 by steps="),
+    "one step": (lambda f: ts.checkpoints([f / "step000010.pt"], mlp(), steps=10), TypeError, "steps is 10: give a list, one for each of 1 checkpoints"),
     "too few steps": (lambda f: ts.checkpoints([f / "step000010.pt"], mlp(), steps=[]), ValueError, "steps has 0 entries for 1 checkpoints"),
     "too many rates": (lambda f: ts.checkpoints(f, mlp(), learning_rates=[0.1] * 4), ValueError, "learning_rates has 4 entries for 3 checkpoints"),
     "a negative rate": (lambda f: ts.checkpoints(f, mlp(), learning_rates=-0.1), ValueError, "an entry of learning_rates= is -0.1"),

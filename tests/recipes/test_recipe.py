@@ -17,7 +17,7 @@ DOCUMENTED = [
     "tensorscope_nb.recipes.interference", "tensorscope_nb.recipes.overlap", "tensorscope_nb.recipes.removal", "tensorscope_nb.recipes.sample_conflicts",
     "tensorscope_nb.recipes.fisher", "tensorscope_nb.recipes.health", "tensorscope_nb.recipes.importance_scores", "tensorscope_nb.numerics.cover", "tensorscope_nb.recipes.lora",
     "tensorscope_nb.recipes.landscape", "tensorscope_nb.recipes.sharpness", "tensorscope_nb.recipes.fiber_bundle",
-    "tensorscope_nb.recipes.singularities", "tensorscope_nb.recipes.superposition",
+    "tensorscope_nb.recipes.singularities", "tensorscope_nb.recipes.superposition", "tensorscope_nb.recipes.tickets",
     "tensorscope_nb.samples.samples", "tensorscope_nb.scope.anatomy",
     "tensorscope_nb.scope.scope", "tensorscope_nb.settings", "tensorscope_nb.study.study",
 ]  # fmt: skip

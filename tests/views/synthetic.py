@@ -643,3 +643,17 @@ def tickets(replicates: int = 5) -> xr.Dataset:
             "round": range(8),
         },
     )
+
+
+def images(samples: int = 40, tests: int = 8, checkpoints: int = 6) -> xr.Dataset:
+    """The same of images of 8 × 8: a bright ring, a bar or a cross."""
+    y, x = np.mgrid[:8, :8]
+    ring = np.exp(-((np.hypot(y - 3.5, x - 3.5) - 2.5) ** 2))
+    shapes = np.stack([ring, np.exp(-((x - 3.5) ** 2)), np.maximum(np.exp(-((x - 3.5) ** 2)), np.exp(-((y - 3.5) ** 2)))])
+    ds, names = tracin(samples, tests, checkpoints), np.array(["a 0", "a 1", "a 4"])
+    of, test = np.arange(samples) % 3, np.arange(tests) % 3
+    ds = ds.assign_coords(text=("sample", names[of]), test_text=("test_sample", names[test]))
+    return ds.assign(
+        pixels=(("sample", "row", "column"), shapes[of] * np.linspace(0.6, 1, samples)[:, None, None]),
+        test_pixels=(("test_sample", "row", "column"), shapes[test]),
+    )

@@ -1,14 +1,12 @@
-"""What training samples taught: which views tell of it, and the way from a test sample to its teachers without a kernel."""
+"""What training samples taught: which views tell of it, and what is in them."""
 
-import json
 from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
-from views.synthetic import heads, samples, tracin
+from views.synthetic import heads, images, samples, tracin
 
-from tensorscope_nb.views import Focus, Matrix, SampleTable, TokenStrip, fields, view
+from tensorscope_nb.views import Focus, Matrix, SampleTable, TokenStrip, fields, sample_table, view
 from tensorscope_nb.views.dashboard import dashboard
 from tensorscope_nb.views.live import Live
 
@@ -19,9 +17,11 @@ def test_influence_is_a_matrix_when_it_was_the_tokens_and_a_ranking() -> None:
     made = view(tracin(length=12))
     assert [repr(part) for part in made.parts] == STORY and len({id(part.cube) for part in made.parts}) == 1
     assert [[part.kind for part in row.parts] for row in made.children] == [["Matrix"] * 2, ["TokenStrip"], ["SampleTable"]]
-    assert [repr(part) for part in view(tracin()).parts] == [STORY[0], STORY[1], STORY[3]]
-    assert [repr(part) for part in view(tracin(checkpoints=1)).parts] == [STORY[0], STORY[3]]
-    assert repr(view(tracin()[["influence"]])) == "Matrix(influence) & SampleTable(influence)"
+    # where there are no tokens to be shown there is a list of the test samples
+    assert [repr(part) for part in view(tracin()).parts] == [*STORY[:2], "SampleTable(test_loss)", STORY[3]]
+    assert [repr(part) for part in view(tracin(checkpoints=1)).parts] == [STORY[0], "SampleTable(test_loss)", STORY[3]]
+    bare = tracin()[["influence"]].drop_vars(["test_text", "test_task"])
+    assert repr(view(bare)) == "Matrix(influence) & SampleTable(influence)"
     assert [part.options["y"] for part in made.parts[:2]] == ["sample", "sample"]
     assert [part.options["x"] for part in made.parts[:2]] == ["test_sample", "checkpoint"]
 
@@ -40,6 +40,27 @@ def test_the_ranking_has_what_there_is_and_the_mean_has_the_interval() -> None:
     assert table.options["companions"] == {"mean_influence": {"low": "ci_low", "high": "ci_high"}}
     assert table.options["along"] == {"contribution": "checkpoint"}
     assert view(tracin(checkpoints=1)).parts[-1].options["columns"] == ["text", "task", "influence", "self_influence"]
+
+
+def test_images_stand_in_the_rows_and_are_no_measure() -> None:
+    made = view(images())
+    tests, train = made.parts[2:]
+    assert (tests.options["pictures"], train.options["pictures"]) == ("test_pixels", "pixels")
+    assert tests.options["columns"] == ["test_text", "test_loss"]  # all are of one task
+    assert [[part.kind for part in row.parts] for row in made.children] == [["Matrix"] * 2, ["SampleTable"] * 2]
+    assert made.parts[0].cube.data["variables"]["pixels"]["shape"] == [40, 8, 8]
+    only = images()[["pixels", "self_influence"]]
+    assert repr(view(only)) == "SampleTable(self_influence)" and view(only).options["pictures"] == "pixels"
+    assert view(only, "pixels").kind == "Matrix" and "pictures" not in SampleTable(tracin()).options
+    joined = dashboard({"a": only, "b": images()[["train_loss"]]}).parts[-1]
+    assert joined.options["pictures"] == "pixels"
+
+
+def test_images_that_are_too_heavy_stay_behind_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample_table, "PATTERN_BUDGET", 4 * 40 * 64 - 1)
+    table = view(images()).parts[-1]
+    assert table.options["pictures"] == "pixels" and "pixels" not in table.cube.data["variables"]
+    assert "test_pixels" in table.cube.data["variables"]
 
 
 def test_the_tokens_are_those_of_the_test_samples() -> None:
@@ -105,171 +126,3 @@ def test_errors_say_what_came(make: Any, error: type[Exception], words: str) -> 
     with pytest.raises(error, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
-
-
-def cursor(page: Any) -> dict[str, Any]:
-    return json.loads(page.locator("[data-ts-view=FocusBar]").get_attribute("data-ts-focus"))
-
-
-def select(page: Any, dim: str, value: str) -> None:
-    page.locator("[data-ts-view=FocusBar]").get_by_role("combobox", name=dim, exact=True).select_option(label=value)
-
-
-def sub(part: Any) -> str:
-    return part.locator(".ts-sub").first.text_content()
-
-
-def ranking(table: Any) -> list[str]:
-    return table.locator("tbody tr[data-row] td:first-child").all_text_contents()
-
-
-def order(values: xr.DataArray) -> list[str]:
-    return values["sample"].values[np.argsort(-values.values, kind="stable")].tolist()
-
-
-def numbers(table: Any, column: int = 4) -> list[str]:
-    return table.locator(f"tbody tr[data-row] td:nth-child({column})").all_text_contents()
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_from_a_test_sample_to_those_that_taught_it_and_to_a_token(page_of: Any, scheme: str) -> None:
-    ds = tracin(length=12)
-    page = page_of(view(ds), color_scheme=scheme)
-    pairs, times = (page.locator("[data-ts-view=Matrix]").nth(i) for i in range(2))
-    strip, table = page.locator("[data-ts-view=TokenStrip]"), page.locator("[data-ts-view=SampleTable]")
-    n = len(ranking(table))
-    # nothing is selected: the mean with its interval, and both say so
-    assert sub(table) == (
-        "40 samples · no test sample selected: all 8 test samples · ± half the 95 % interval over test samples, in italics "
-        "where it holds 0"
-    )
-    assert ranking(table) == order(ds["mean_influence"])[:n] and " ± " in numbers(table)[0]
-    assert (
-        sub(times) == "mean over 8 test samples" and sub(strip) == "test sample test-0 (the first of 8) · strongest of 40 samples"
-    )
-    # a click into a column: the pair, and the ranking for its test sample
-    canvas = pairs.locator("canvas")
-    cell = (canvas.bounding_box()["width"] - 76) / 8
-    canvas.click(position={"x": 76 + 2.5 * cell, "y": 2 + 8.5 * 14})
-    assert cursor(page) == {"sample": "train-8", "test_sample": "test-2"}
-    here = ds.sel(test_sample="test-2")
-    assert ranking(table) == order(here["influence"])[:n] and "±" not in numbers(table)[0]
-    assert float(numbers(table)[0].replace("−", "-")) == pytest.approx(here["influence"].max().item(), rel=5e-3)
-    assert sub(table) == "40 samples · 1 selected · test sample test-2" and sub(times) == "test sample test-2"
-    assert sub(strip) == "test sample test-2 · sample train-8"
-    # a training sample elsewhere leaves the test sample alone
-    table.locator("tbody tr[data-row]").nth(4).click()
-    fifth = order(here["influence"])[4]
-    assert cursor(page) == {"sample": fifth, "test_sample": "test-2"} and sub(strip) == f"test sample test-2 · sample {fifth}"
-    # its tokens, and what taught one of them
-    shown = [t.replace("·", " ") for t in strip.locator(".ts-token").all_text_contents()]
-    assert shown == here["test_token"].values.tolist()
-    strip.locator(".ts-token").nth(5).click()
-    assert cursor(page) == {"sample": fifth, "test_sample": "test-2", "test_position": 5}
-    at = here.sel(test_position=5)
-    assert ranking(table) == order(at["token_influence"])[:n] and sub(times) == "test sample test-2 · test position 5"
-    assert sub(pairs) == "40 × 8"  # of the other test samples another token stands there
-    # at one checkpoint
-    select(page, "checkpoint", "1200")
-    assert ranking(table) == order(at["token_contribution"].sel(checkpoint=1200))[:n]
-    assert "at checkpoint 1200" in sub(table) and sub(pairs) == "at checkpoint 1200" and "at checkpoint 1200" in sub(strip)
-    strip.locator(".ts-coloured").press("Escape")
-    assert ranking(table) == order(here["contribution"].sel(checkpoint=1200))[:n]
-    words = table.locator("tbody tr[data-row] .ts-cells").first.get_attribute("title").split("\n")
-    first = here["contribution"].sel(sample=ranking(table)[0]).values
-    assert words[0] == "influence at the checkpoint" and len(words) == 7
-    assert [float(w.split(": ")[1].replace("−", "-").replace("e-", "e-")) for w in words[1:]] == pytest.approx(first, rel=0.02)
-    canvas.press("Escape")
-    assert cursor(page) == {"checkpoint": 1200}
-    assert page.problems == []
-
-
-@pytest.mark.browser
-def test_the_sides_are_not_mixed_up_where_samples_are_their_own_test(page_of: Any) -> None:
-    ds = tracin(12, 12)
-    ds = ds.assign_coords(test_sample=ds["sample"].values)
-    page = page_of(view(ds, focus=Focus(test_sample="train-4")))
-    table = page.locator("[data-ts-view=SampleTable]")
-    for row in (0, 3):
-        table.locator("tbody tr[data-row]").nth(row).click()
-        assert cursor(page) == {"test_sample": "train-4", "sample": ranking(table)[row]}
-        assert ranking(table) == order(ds["influence"].sel(test_sample="train-4"))
-    table.locator("tbody tr[data-row]").nth(5).hover()
-    assert sub(table) == "12 samples · 1 selected · test sample train-4"
-    select(page, "test sample", "train-7")
-    assert (
-        cursor(page)["sample"] == ranking(table)[order(ds["influence"].sel(test_sample="train-7")).index(cursor(page)["sample"])]
-    )
-    assert ranking(table) == order(ds["influence"].sel(test_sample="train-7"))
-    assert page.problems == []
-
-
-@pytest.mark.browser
-def test_the_keyboard_walks_over_pairs_and_ranks_for_each(page_of: Any) -> None:
-    ds = tracin()
-    page = page_of(view(ds))
-    canvas = page.locator("[data-ts-view=Matrix] canvas").first
-    table = page.locator("[data-ts-view=SampleTable]")
-    canvas.focus()
-    for key in ("Enter", "ArrowRight", "ArrowRight", "ArrowDown"):
-        page.keyboard.press(key)
-    assert cursor(page) == {"sample": "train-1", "test_sample": "test-2"}
-    ranked = order(ds["influence"].sel(test_sample="test-2"))
-    shown = ranking(table)  # those around the one that is selected
-    assert "train-1" in shown and shown == ranked[ranked.index(shown[0]) :][: len(shown)]
-    said = page.locator("[data-ts-view=Matrix] .ts-live").first.text_content()
-    assert (
-        said.startswith("Selected Sample train-1 · test sample test-2, influence ")
-        and "test-2 · verse · “O Romeo, Romeo!”" in said
-    )
-    table.locator("table").focus()
-    page.keyboard.press("End")
-    assert cursor(page) == {"sample": ranked[-1], "test_sample": "test-2"}
-    assert "by checkpoint influence at the checkpoint, checkpoint 0: " in table.locator(".ts-live").text_content()
-    assert page.problems == []
-
-
-@pytest.mark.browser
-def test_another_ranking_is_read_from_its_top(page_of: Any) -> None:
-    page = page_of(view(tracin(), focus=Focus(test_sample="test-2")))
-    scroller = page.locator("[data-ts-view=SampleTable] .ts-rows")
-    top = lambda: scroller.evaluate("e => e.scrollTop")
-    scroller.evaluate("e => { e.scrollTop = 400; }")
-    page.locator("[data-ts-view=SampleTable] tbody tr[data-row]").nth(18).click()
-    assert top() > 300
-    select(page, "test sample", "test-5")
-    assert top() == 0
-
-
-@pytest.mark.browser
-def test_what_does_not_follow_a_token_says_so(page_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    ds = tracin(length=12)
-    monkeypatch.setattr(fields, "PATTERN_BUDGET", 4 * ds["token_influence"].size)
-    page = page_of(view(ds, focus=Focus(test_sample="test-1", test_position=2)))
-    times, table = page.locator("[data-ts-view=Matrix]").nth(1), page.locator("[data-ts-view=SampleTable]")
-    assert sub(times) == "test sample test-1 · does not follow the test position"
-    assert ranking(table) == order(ds["token_influence"].sel(test_sample="test-1", test_position=2))[: len(ranking(table))]
-    assert page.problems == []
-
-
-@pytest.mark.browser
-def test_a_sample_that_is_not_here_is_told(page_of: Any) -> None:
-    page = page_of(view(tracin(length=12), focus=Focus(test_sample="test-99")))
-    table, strip = page.locator("[data-ts-view=SampleTable]"), page.locator("[data-ts-view=TokenStrip]")
-    assert "test sample test-99 is not among these" in sub(table)
-    assert strip.locator(".ts-nothing").text_content() == "test-99 is not among the 8 test samples looked at token by token"
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("fill", [np.nan, 0.0, -3.0], ids=str)
-@pytest.mark.parametrize("size", [(1, 1, 1), (1, 4, 2), (5, 1, 3)], ids=str)
-def test_small_and_odd_results_are_drawn(page_of: Any, fill: float, size: tuple[int, int, int]) -> None:
-    ds = tracin(*size, length=2)
-    ds = ds.assign({n: v.where(False, fill) for n, v in ds.data_vars.items() if v.dtype.kind == "f"})
-    page = page_of(view(ds))
-    page.locator("[data-ts-view=TokenStrip] .ts-token").first.click()
-    page.locator("tbody tr[data-row]").first.click()
-    text = page.locator("#view").inner_text()
-    assert "NaN" not in text and "undefined" not in text and "Infinity" not in text
-    assert page.locator(".ts-error").count() == 0 and page.problems == []

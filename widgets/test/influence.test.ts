@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { finest } from "../src/core/finest";
 import { along } from "../src/core/select";
 import { slice } from "../src/core/slice";
+import { shades, thumbs } from "../src/core/thumbs";
 import { rangeHere, thinned } from "../src/views/grid";
 import { linesOf } from "../src/views/lines";
 import { coloursOf, DASHES } from "../src/views/timeline-plot";
@@ -88,4 +89,10 @@ test("lines of several runs have a band from the smallest to the largest, unless
 test("four lines in one picture differ in colour and in dashes", () => {
   for (const dark of [false, true]) expect(new Set(coloursOf(dark, true))).toEqual(new Set(coloursOf(dark, false)));
   expect(new Set(DASHES.map(({ look }) => look)).size).toBe(4);
+});
+
+test("a picture is as bright as its values, from 0 to 1 or between the bounds that it names", () => {
+  expect([...shades([0, 1, NaN, 0.5])]).toEqual([0, 0, 0, 255, 255, 255, 255, 255, 0, 0, 0, 0, 128, 128, 128, 255]);
+  expect([...shades([0, 16, 32], [0, 16])]).toEqual([0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255, 255]);
+  expect(thumbs(cube, "pixels")).toBeNull();
 });

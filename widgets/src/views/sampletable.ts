@@ -14,9 +14,12 @@ import { describe, type Reading } from "../core/measure";
 import type { Kind, Stage } from "../core/stage";
 import type { Patch } from "../core/types";
 import { rangeHere } from "./grid";
+import { thumbs } from "../core/thumbs";
 import { sorted, type Sorting, windowOf } from "./rows";
 
 const LINE = 25;
+/** A row with a picture. */
+const PICTURED = 39;
 const HEIGHT = 300;
 /** Fewer rows than this are seen at a glance. */
 const SOUGHT = 16;
@@ -31,8 +34,11 @@ interface Column {
   /** Several values for each row, side by side: the dimension, and what colours them. */
   cells?: { along: string; scale: ColourScale };
   text?: (row: number) => string;
+  image?: (row: number) => string;
   domain: [number, number];
 }
+
+const isText = (name: string): boolean => name === "text" || name === "test_text";
 
 export const sampleTable: Kind = (stage: Stage) => {
   const { cube, focus, options } = stage;
@@ -41,11 +47,13 @@ export const sampleTable: Kind = (stage: Stage) => {
   // an id stands for the thing
   const noun = dim.replace(/_id$/, "").replaceAll("_", " ");
   const names: string[] = options.columns;
+  const picture = thumbs(cube, options.pictures);
+  const line = picture ? PICTURED : LINE;
   const head = h("tr");
   const above = h("tr", { "aria-hidden": "true", class: "ts-space-row" });
   const below = h("tr", { "aria-hidden": "true", class: "ts-space-row" });
   const body = h("tbody", {}, above, below);
-  const table = h("table", { ...KEEP_KEYS, class: "ts-table", role: "grid", tabindex: 0, "aria-rowcount": ids.length + 1 }, h("thead", {}, head), body);
+  const table = h("table", { ...KEEP_KEYS, class: `ts-table${picture ? " ts-pictured" : ""}`, role: "grid", tabindex: 0, "aria-rowcount": ids.length + 1 }, h("thead", {}, head), body);
   const scroller = h("div", { class: "ts-scroll ts-rows" }, table);
   scroller.style.maxHeight = `${HEIGHT}px`;
   const empty = h("div", { class: "ts-empty", hidden: true });
@@ -108,7 +116,7 @@ export const sampleTable: Kind = (stage: Stage) => {
     stage.say(next ? `Sorted by ${column}, ${next.descending ? "largest" : "smallest"} first` : "In their own order");
   };
   const rankOf = (row: number): number | null => (where ??= new Map(order.map((r, i) => [r, i]))).get(row) ?? null;
-  const words = (row: number) => `${noun} ${ids[row]}, ${columns.slice(1).map((c) => `${c.title} ${c.text ? c.text(row) : c.cells ? cellWords(c, row).replaceAll("\n", ", ") : textOf(c, c.reading!.values[row])}`).join(", ")}`;
+  const words = (row: number) => `${noun} ${ids[row]}, ${columns.slice(1).filter((c) => !c.image).map((c) => `${c.title} ${c.text ? c.text(row) : c.cells ? cellWords(c, row).replaceAll("\n", ", ") : textOf(c, c.reading!.values[row])}`).join(", ")}`;
   /** A row by itself, or a pair with its samples. */
   const choose = (chosen: Patch) => {
     const { patch, bound } = along(cube, chosen);
@@ -122,10 +130,10 @@ export const sampleTable: Kind = (stage: Stage) => {
   };
   const reveal = (rank: number | null) => {
     if (rank === null) return;
-    const top = rank * LINE;
-    const height = scroller.clientHeight - LINE - 4;
+    const top = rank * line;
+    const height = scroller.clientHeight - head.offsetHeight - 4;
     if (top < scroller.scrollTop) scroller.scrollTop = top;
-    else if (top + LINE > scroller.scrollTop + height) scroller.scrollTop = top + LINE - height;
+    else if (top + line > scroller.scrollTop + height) scroller.scrollTop = top + line - height;
   };
   const rowOf = (e: Event): number => Number((e.target as HTMLElement).closest<HTMLElement>("[data-row]")?.dataset.row ?? -1);
 
@@ -166,10 +174,11 @@ export const sampleTable: Kind = (stage: Stage) => {
   const readColumns = (): Column[] => {
     const plain = (text: string) => shortened(/[\u0000-\u001f]/.test(text) ? visibleToken(text).replaceAll("·", " ") : text, 400);
     const first: Column = { name: dim, title: dim.replaceAll("_", " "), hint: "", text: (row) => plain(String(ids[row])), domain: [0, 1] };
-    return [first, ...names.map((name): Column => {
+    const seen: Column = { name: "image", title: "image", hint: "", text: () => "", image: picture ?? undefined, domain: [0, 1] };
+    return [first, ...(picture ? [seen] : []), ...names.map((name): Column => {
       const variable: Variable = cube.variables[name];
       const spaced = (text: string) => shortened(visibleToken(text), 120);
-      if (Array.isArray(variable.values)) return { name, title: variable.longName, hint: "", text: (row) => (name === "token" ? spaced : plain)((variable.values as string[])[row]), domain: [0, 1] };
+      if (Array.isArray(variable.values)) return { name, title: variable.longName.replace(/^test (?=text$|task$)/, ""), hint: "", text: (row) => (name === "token" ? spaced : plain)((variable.values as string[])[row]), domain: [0, 1] };
       const more: string | undefined = options.along?.[name];
       const axes = more ? [dim, more] : [dim];
       const { variable: told, notes } = finest(cube, variable, options.instead?.[name], axes, stage.cursor());
@@ -188,9 +197,10 @@ export const sampleTable: Kind = (stage: Stage) => {
   const textOf = (column: Column, v: number): string => (flag(column) && (v === 0 || v === 1) ? (v ? "yes" : "no") : numberOf(column, v));
   const numberOf = ({ reading }: Column, v: number): string => (reading!.variable.values instanceof Int32Array && Number.isInteger(v) ? v.toLocaleString("en") : numberText(v));
   const cellOf = (column: Column, row: number): HTMLElement => {
+    if (column.image) return h("td", { class: "ts-image" }, h("img", { src: column.image(row), alt: `image of ${noun} ${ids[row]}`, draggable: "false" }));
     if (column.text) {
       const text = column.text(row);
-      return h("td", { title: text, class: column.name === "text" ? "ts-text" : "" }, h("bdi", {}, ...(column.name === "token" ? tokenParts(text) : [text])));
+      return h("td", { title: text, class: isText(column.name) ? "ts-text" : "" }, h("bdi", {}, ...(column.name === "token" ? tokenParts(text) : [text])));
     }
     if (column.cells) return cellsOf(column, row);
     const { reading, domain } = column;
@@ -235,14 +245,14 @@ export const sampleTable: Kind = (stage: Stage) => {
   };
 
   const rows = () => {
-    const [from, to] = windowOf(order.length, LINE, scroller.scrollTop, HEIGHT);
+    const [from, to] = windowOf(order.length, line, scroller.scrollTop, HEIGHT);
     const chosen = new Set(indicesAt(cube, dim, focus.cursor) ?? []);
     const over = new Set(indicesAt(cube, dim, focus.hover) ?? []);
     const key = JSON.stringify([from, to, order[from], order[to - 1], stage.theme.dark, sortedBy.length]);
     if (key !== shown) {
       shown = key;
-      above.style.height = `${from * LINE}px`;
-      below.style.height = `${(order.length - to) * LINE}px`;
+      above.style.height = `${from * line}px`;
+      below.style.height = `${(order.length - to) * line}px`;
       const made = order.slice(from, to).map((row, i) => h("tr", { "data-row": row, "aria-rowindex": from + i + 2 }, ...columns.map((c) => cellOf(c, row))));
       const there = [...body.querySelectorAll<HTMLElement>("[data-row]")];
       made.forEach((tr, i) => (there[i] ? become(there[i], tr) : below.before(tr)));
@@ -270,10 +280,10 @@ export const sampleTable: Kind = (stage: Stage) => {
         narrowed = [];
         fill(head, columns.map((c) => {
           const on = now?.column === c.name;
-          const arrow = on ? (now!.descending ? " ↓" : " ↑") : "";
-          if (c.cells) return h("th", { scope: "col" }, c.title);
+          const arrow = on ? (now!.descending ? "\u00a0↓" : "\u00a0↑") : "";
+          if (c.cells || c.image) return h("th", { scope: "col" }, c.title);
           const button = h("button", { ...KEEP_KEYS, type: "button", class: "ts-sort", title: `sort by ${c.title}${c.hint ? ` (${c.hint})` : ""}`, onclick: () => sortBy(c.name) }, `${c.reading ? withUnits(c.title, c.reading.variable.units) : c.title}${arrow}`);
-          return h("th", { scope: "col", class: c.reading ? "ts-number" : c.name === "text" ? "ts-text" : "", "aria-sort": on ? (now!.descending ? "descending" : "ascending") : "none" }, button);
+          return h("th", { scope: "col", class: c.reading ? "ts-number" : isText(c.name) ? "ts-text" : "", "aria-sort": on ? (now!.descending ? "descending" : "ascending") : "none" }, button);
         }));
       }
       const selected = indicesAt(cube, dim, focus.cursor);
@@ -282,7 +292,8 @@ export const sampleTable: Kind = (stage: Stage) => {
       press(onlySelected, only);
       narrow();
       setText(stage.title, options.title || sentence(`${noun}s`));
-      const places = [...new Set(columns.flatMap((c) => c.notes ?? [])), ...intervals()];
+      const heavy = options.pictures && !picture ? ["its images are too heavy for the page"] : [];
+      const places = [...heavy, ...new Set(columns.flatMap((c) => c.notes ?? [])), ...intervals()];
       // another ranking is read from its top
       if (by?.reading && ranked && places.join() !== ranked) scroller.scrollTop = 0;
       ranked = by?.reading ? places.join() : "";

@@ -166,8 +166,7 @@ export const timeline: Kind = (stage: Stage) => {
       setText(stage.subtitle, [...(here === null ? [] : [where(here)]), ...notes, ...aside, ...lost].join(" · "));
       const dims = lines[0]?.place.map(([d]) => d) ?? [];
       const ways = passing ? `drag to move the ${noun}` : `click beside the lines to pick a ${noun}`;
-      if (apart) setText(hint, here === null ? `click to pick a ${noun}` : "");
-      else setText(hint, selected.length || !dims.length ? "" : `click a line to select its ${dims.join(" and ")}; ${ways}`);
+      setText(hint, apart || selected.length || !dims.length ? "" : `click a line to select its ${dims.join(" and ")}; ${ways}`);
       hint.hidden = !hint.textContent;
       choose.show(joined() ? [] : undefined);
       press(all, joined());
