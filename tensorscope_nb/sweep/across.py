@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import SAMPLES, usual_chunk
+from tensorscope_nb.scope.forward import SAMPLES, bytes_per_sample, usual_chunk
 from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.faults import too_much
@@ -26,6 +26,8 @@ from tensorscope_nb.sweep.reducers import Losses, Reducer
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
+
+ROOM = 8 * 2**20  # bytes of small tensors that go through the model at a time
 
 
 @dataclass
@@ -50,6 +52,7 @@ def across(
     chunk: int | None = None,
 ) -> Across:
     """⟨gᵢ, hⱼ⟩ of every sample i with every held one j, module by module."""
+    chunk = chunk or _chunk(scope, samples)
     how: dict[str, Any] = {"reduction": reduction, "modules": modules, "chunk": chunk, "progress": False}
     weights = sum(p.nbytes for p in chosen_parameters(scope, modules).values())
     found: list[tuple[Passing, Held]] = []
@@ -72,6 +75,18 @@ def across(
         sum(p.tensor.nelement() for p in covered.parameters),
         covered.by_reference,
     )
+
+
+def _chunk(scope: Scope, samples: Samples) -> int:
+    """Half as many sequences as go through a forward at a time, and as many small tensors as take so much memory.
+
+    Measured: with what the backward needs of them, half as many stay nearer to the caches (.9 of the time at 128 tokens); a
+    chunk costs what it costs however few samples are in it (.3 of the time where 1437 images of 64 numbers are one chunk).
+    """
+    usual = usual_chunk(samples, scope.anatomy)
+    if samples.has_tokens:
+        return max(1, usual // 2)
+    return max(usual, int(min(ROOM, current().memory) // bytes_per_sample(samples, scope.anatomy)))
 
 
 def _done(covered: Any) -> Any:

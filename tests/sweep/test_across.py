@@ -72,3 +72,18 @@ def test_what_is_held_does_not_fit_at_all():
     scope = ts.Scope(random_gpt2())
     with ts.options(memory=10_000), pytest.raises(ValueError, match="the gradients of one sample take"):
         across(scope, tokens(2, 8, 50, 1, "a"), tokens(3, 8, 50, 2, "b"), chunk=1)
+
+
+def test_small_tensors_go_by_at_once_and_as_many_as_fit():
+    """A chunk costs what it costs, however few samples are in it."""
+    scope, sizes = ts.Scope(build("mlp")), []
+    x = torch.randn(500, 10, generator=torch.Generator().manual_seed(0))
+    samples, held = ts.Samples.tensors(x, torch.arange(500) % 3, task="a"), ts.Samples.tensors(x[:3], torch.arange(3), task="b")
+    scope.model.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    found = check(scope, samples, held)
+    assert max(sizes) == 500
+    sizes.clear()
+    with ts.options(memory=64 * 640):
+        again = across(scope, samples, held)
+    assert max(sizes) == 64
+    assert all(torch.allclose(again.products[name], products, atol=1e-6) for name, products in found.products.items())
