@@ -4,6 +4,7 @@ They run in a process of their own: what they bring along is noticed by torch an
 """
 
 import contextlib
+import copy
 import json
 import sys
 import tempfile
@@ -114,7 +115,7 @@ def captum(history, *, fast=False, batch=1, load=None):
         return history.rates[int(i)]
 
     return TracInCP(
-        history.models[0], history.train, [str(i) for i in range(len(weights))], load or pointed,
+        copy.deepcopy(history.models[0]), history.train, [str(i) for i in range(len(weights))], load or pointed,
         loss_fn=CaptumLoss("sum" if fast else "none"), batch_size=batch, sample_wise_grads_per_batch=fast,
     )  # fmt: skip
 
@@ -129,7 +130,7 @@ def dattri(history, *, batch=1):
     from dattri.algorithm.tracin import TracInAttributor
     from dattri.task import AttributionTask
 
-    model = history.models[0]
+    model = copy.deepcopy(history.models[0])
 
     def loss(parameters, sample):
         x, y = sample

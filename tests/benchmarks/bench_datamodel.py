@@ -82,7 +82,7 @@ def removals(by, train, test):
         beside = (
             "" if name == "random" else f"   over random: {mean:.3f} [{low:.3f}, {high:.3f}], more in {np.mean(more > 0):.0%}"
         )
-        print(f"{name:<44} {np.mean(values):6.3f}{beside}", flush=True)
+        print(f"{name:<44} mean {np.mean(values):6.3f}, median {np.median(values):6.3f}{beside}", flush=True)
 
 
 def main() -> None:
