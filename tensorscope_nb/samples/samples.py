@@ -118,9 +118,7 @@ class Samples:
             )
         if picture is not None and ("x" not in inputs or inputs["x"][0].nelement() != math.prod(picture)):
             there = ", ".join(f"{name} {tuple(value.shape[1:])}" for name, value in inputs.items())
-            raise ValueError(
-                f"picture is {picture}: give the rows and columns of each x, which has as many numbers; {there} came"
-            )
+            raise ValueError(f"picture is {picture}: give rows and columns that make up each x; {there} came")
         return replace(cls._of(inputs, labels, task, ids, texts, None), picture=picture)
 
     @classmethod
