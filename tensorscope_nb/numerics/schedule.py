@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-ROUNDING = 1e-9  # of a number of rounds
+HALF = 0.5  # a weight: what rounding takes beyond the rate needs no round of its own
 
 
 def kept_counts(n: int, sparsities: Sequence[float], rate: float | None) -> tuple[list[int], list[int]]:
@@ -18,7 +18,7 @@ def kept_counts(n: int, sparsities: Sequence[float], rate: float | None) -> tupl
     counts, ends = [n], []
     for sparsity in sparsities:
         start, end = counts[-1], n - round(sparsity * n)
-        n_rounds = 1 if rate is None else max(1, math.ceil(math.log(end / start) / math.log(1 - rate) - ROUNDING))
+        n_rounds = 1 if rate is None else max(1, math.ceil(math.log((end + HALF) / start) / math.log(1 - rate)))
         for i in range(1, n_rounds + 1):
             count = end if i == n_rounds else round(start * (end / start) ** (i / n_rounds))
             if count < counts[-1]:

@@ -52,3 +52,11 @@ def sample_coords(samples: Samples, side: str = "", *, before: str = "") -> dict
 def token_variable(samples: Samples, *, before: str = "") -> Variable:
     tokens = np.array([samples.token_strings(i) for i in range(len(samples))], dtype=object)
     return (f"{before}sample", f"{before}position"), tokens, "token", ""
+
+
+def pixel_variables(samples: Samples, *, before: str = "") -> dict[str, Variable]:
+    """``pixels [sample, row, column]`` where the samples are images, for views to show."""
+    pictures = samples.pictures
+    if pictures is None:
+        return {}
+    return {f"{before}pixels": ((f"{before}sample", "row", "column"), pictures.cpu(), "image", "")}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tensorscope_nb.numerics.intervals import t_interval
-from tensorscope_nb.recipes.dataset import SQUARED, Variable, dataset, loss_unit, sample_coords, token_variable
+from tensorscope_nb.recipes.dataset import SQUARED, Variable, dataset, loss_unit, pixel_variables, sample_coords, token_variable
 from tensorscope_nb.recipes.history import History, Rates
 from tensorscope_nb.recipes.modules import module_coords
 from tensorscope_nb.recipes.recipe import of_model, recipe
@@ -66,7 +66,8 @@ def tracin(
     ``[checkpoint, sample] self_contribution, train_loss``; ``[checkpoint, test_sample] test_loss``; ``[checkpoint]
     learning_rate``. By token also ``[sample, test_sample, test_position] token_influence``, ``[checkpoint, sample,
     test_sample, test_position] token_contribution``, and ``test_token``. With ``per_module`` also ``[module, sample,
-    test_sample] module_influence``. In the unit of the loss (nats per token, or nats). ``ts.recipes.critical_samples`` lists.
+    test_sample] module_influence``. Of images also ``pixels`` and ``test_pixels``, for views. In the unit of the loss (nats per
+    token, or nats). ``ts.recipes.critical_samples`` lists.
     Errors: ValueError for an empty history, steps out of order, neighbours with the same weights, models that differ, numbers of
     learning rates that do not fit. Cost: a forward and backward of all samples per checkpoint, and two multiplications per
     weight, training sample and test sample; memory for the test samples' gradients, in pieces where that is too much.
@@ -104,6 +105,7 @@ def tracin(
     variables = _variables(sweeps.found, rates, fold, unit, loss_unit(scope))
     coords: dict[str, Any] = {"checkpoint": list(along.steps[: done.n_steps]), **sample_coords(train)}
     coords |= sample_coords(test, before="test_")
+    variables |= pixel_variables(train) | pixel_variables(test, before="test_")
     if test_unit == "token":
         variables["test_token"] = token_variable(test, before="test_")
     if per_module:
@@ -117,6 +119,7 @@ def tracin(
         n_weights=sweeps.found[0].n_weights, by_reference=sweeps.found[0].by_reference,
     )  # fmt: skip
     result["checkpoint"].attrs["long_name"] = "training step"
+    result["mean_influence"].attrs["interval"] = "95 % interval over test samples"
     for name in SIGNS & set(result.data_vars):
         result[name].attrs["signed"] = SIGNED
     return result

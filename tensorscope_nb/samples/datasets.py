@@ -58,7 +58,7 @@ def digits(split: str = "test", n: int | None = None) -> Samples:
     images = torch.tensor(handwritten()[rows])
     x, y = images[:, :64].float() / 16, images[:, 64].long()
     ids, texts = [f"digit-{row:04d}" for row in rows], [f"a {digit}" for digit in y.tolist()]
-    return Samples.tensors(x, y, task="digits", ids=ids, texts=texts)
+    return Samples.tensors(x, y, task="digits", ids=ids, texts=texts, picture=(8, 8))
 
 
 def repeats(

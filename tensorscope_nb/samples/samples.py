@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ class Samples:
     texts: tuple[str | None, ...]
     pieces: tuple[tuple[str, ...] | None, ...]  # the tokens of each row as strings
     vocabulary: str = ""  # which tokenizer made the ids, where that is known
+    picture: tuple[int, int] | None = None  # rows and columns of the image that each x is, where it is one
 
     @classmethod
     def tokens(
@@ -92,10 +94,12 @@ class Samples:
         *,
         ids: Sequence[str] | None = None,
         texts: Sequence[str] | None = None,
+        picture: tuple[int, int] | None = None,
     ) -> Samples:
         """Samples from any tensor ``x`` (n, …) that the model takes, or a dict of named ones, and targets ``y`` (n, …).
 
-        ``texts`` say in words what each row is, for people to read.
+        ``texts`` say in words what each row is, for people to read; ``picture=(rows, columns)`` that each is a grey image from
+        0 (black) to 1, which is then shown.
 
         >>> import torch, tensorscope_nb as ts
         >>> ts.Samples.tensors(torch.zeros(5, 64), torch.arange(5), task="digits")
@@ -112,7 +116,10 @@ class Samples:
             raise ValueError(
                 f"y has shape {tuple(labels.shape)} for {next(iter(sizes.values()))} rows of x: give one target per row"
             )
-        return cls._of(inputs, labels, task, ids, texts, None)
+        if picture is not None and ("x" not in inputs or inputs["x"][0].nelement() != math.prod(picture)):
+            there = ", ".join(f"{name} {tuple(value.shape[1:])}" for name, value in inputs.items())
+            raise ValueError(f"picture is {picture}: give rows and columns that make up each x; {there} came")
+        return replace(cls._of(inputs, labels, task, ids, texts, None), picture=picture)
 
     @classmethod
     def _of(
@@ -178,6 +185,11 @@ class Samples:
             return " ".join(map(str, self.input_ids[i][self.attention_mask[i].bool()].tolist()))
         return text if text is not None else self.ids[i]
 
+    @property
+    def pictures(self) -> Tensor | None:
+        """The images (n, rows, columns), where the samples are images."""
+        return None if self.picture is None else self.inputs["x"].reshape(len(self), *self.picture)
+
     def token_strings(self, i: int) -> list[str]:
         """What stands at each position of row ``i``: token strings where known, else ids; ``""`` where there is padding."""
         pieces = self.pieces[i] or tuple(map(str, self.input_ids[i].tolist()))
@@ -202,7 +214,8 @@ class Samples:
 
         inputs = {name: value[index] for name, value in self.inputs.items()}
         labels = None if self.labels is None else self.labels[index]
-        return Samples(inputs, labels, ids, pick(self.tasks), pick(self.texts), pick(self.pieces), self.vocabulary)
+        picked = (pick(self.tasks), pick(self.texts), pick(self.pieces))
+        return Samples(inputs, labels, ids, *picked, self.vocabulary, self.picture)
 
     def __add__(self, other: Samples) -> Samples:
         import torch
@@ -228,7 +241,7 @@ class Samples:
         if a.vocabulary and b.vocabulary and a.vocabulary != b.vocabulary:
             raise ValueError("the two were made with different tokenizers: their ids do not mean the same tokens")
         joined = (a.ids + b.ids, a.tasks + b.tasks, a.texts + b.texts, a.pieces + b.pieces)
-        return Samples(inputs, labels, *joined, a.vocabulary or b.vocabulary)
+        return Samples(inputs, labels, *joined, a.vocabulary or b.vocabulary, a.picture if a.picture == b.picture else None)
 
     def replaced(self, **inputs: Tensor) -> Samples:
         """The same samples with other inputs."""

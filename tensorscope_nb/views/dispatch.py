@@ -54,7 +54,9 @@ def view(
     """The view that fits a variable's dimensions, or the linked views of a Study.
 
     A Dataset that also tells of single pairs of samples has a Matrix of them beside, and both texts of a pair below. Heads stand
-    beside a Matrix of heads, the parts of a cell beside an AttentionPattern, a Scatter beside the table of tokens.
+    beside a Matrix of heads, the parts of a cell beside an AttentionPattern, a Scatter beside the table of tokens. What training
+    samples taught test samples has its checkpoints, its tokens or the test samples, and a ranking of the training samples; curves
+    with names, such as those of lottery tickets, have their differences and what is kept of each module.
 
     ``x`` and ``y`` ask for certain axes; two variables in their place are set against each other. ``compare`` takes two
     checkpoints (or models): side by side, with their difference. ``budget`` bounds the bytes of attention patterns.

@@ -55,8 +55,8 @@ def test_the_least_in_size_go_first_and_ties_by_order():
         [torch.tensor([3.0, -1.0, 1.0]), torch.tensor([0.5, 1.0])], [torch.ones(3).bool(), torch.ones(2).bool()], 3
     )
     assert [mask.tolist() for mask in kept] == [[True, False, False], [False, True]]
-    zero_is_no_less_than_what_is_out = without_least([torch.tensor([9.0, 0.0, 5.0])], [torch.tensor([False, True, True])], 1)
-    assert zero_is_no_less_than_what_is_out[0].tolist() == [False, True, True]
+    out_goes_before_zero = without_least([torch.tensor([0.0, 9.0, 5.0])], [torch.tensor([True, False, True])], 1)
+    assert out_goes_before_zero[0].tolist() == [True, False, True]
 
 
 def test_a_random_mask_keeps_as_many_of_each_and_more_contain_fewer():

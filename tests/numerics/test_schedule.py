@@ -32,5 +32,6 @@ def test_the_rounds_to_90_percent_at_a_fifth_each():
     shares = [b / a for a, b in pairwise(counts)]
     assert max(shares) - min(shares) < 1e-4 and abs(shares[0] - 0.1 ** (1 / 11)) < 1e-5
     assert kept_counts(100, [0.2], 0.2) == ([100, 80], [1])  # exactly the rate is one round
+    assert kept_counts(108, [0.2], 0.2) == ([108, 86], [1])  # and so it is to the nearest weight
     assert kept_counts(100, [0.5, 0.9], None) == ([100, 50, 10], [1, 2])
     assert kept_counts(3, [2 / 3], 0.01) == ([3, 2, 1], [2])  # what would take none is left out

@@ -15,6 +15,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks
 
 import tensorscope_nb as ts
 from tensorscope_nb.numerics.schedule import kept_counts
+from tensorscope_nb.recipes.recipe import run_together
 from tensorscope_nb.recipes.ticket_result import _advantage, _winning
 from tensorscope_nb.recipes.training import Batches
 from tensorscope_nb.sweep.request import Unfinished
@@ -424,6 +425,40 @@ def test_an_interrupt_keeps_the_sparsities_that_are_done():
     with pytest.raises(Unfinished) as stopped:
         prune(scope, samples, **options)
     assert stopped.value.results == [None]  # nothing can be said yet
+
+
+def test_an_interrupt_comes_in_the_middle_of_a_training_and_changes_nothing():
+    scope, samples = task(dropout=0.2)
+    before, state, steps = flat(scope), torch.get_rng_state(), []
+
+    def stop(module, args):
+        steps.append(module.training)
+        if sum(steps) == 250:
+            signal.raise_signal(signal.SIGINT)
+
+    hook = scope.model.register_forward_pre_hook(stop)
+    with pytest.raises(Unfinished) as stopped:
+        prune(scope, samples, sparsities=(0.2, 0.6), train_steps=50)
+    hook.remove()
+    assert sum(steps) == 250 and stopped.value.results[0]["sparsity"].values.tolist() == [
+        0.2
+    ]  # four trainings, the fifth stopped
+    assert torch.equal(flat(scope), before) and torch.equal(torch.get_rng_state(), state)
+    assert not _global_optimizer_post_hooks
+
+
+def test_results_are_shown_on_the_way():
+    scope, samples = task()
+    shown = []
+
+    def so_far(made):
+        shown.extend(make() for make in made.values())
+
+    [whole] = run_together(
+        scope, [(prune, (samples,), {"sparsities": (0.2, 0.4), "train_steps": 5, "n_seeds": 2})], so_far=so_far
+    )
+    assert [found.sizes["sparsity"] for found in shown][:1] == [1] and shown[-1].sizes["replicate"] in (1, 2)
+    assert shown[0]["loss"].equals(whole["loss"].isel(sparsity=slice(1), replicate=slice(1)))
 
 
 def test_an_interrupt_keeps_whole_replicates():

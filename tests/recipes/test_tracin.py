@@ -245,6 +245,15 @@ def test_the_packaged_history_brings_its_learning_rates():
     np.testing.assert_allclose(found["influence"], weighed, rtol=1e-10)
 
 
+def test_images_bring_their_pixels():
+    history = ts.checkpoints("digits")
+    train, test = ts.datasets.digits("train", n=5), ts.datasets.digits("test", n=3)
+    found = ts.recipes.tracin(history, train, test)
+    np.testing.assert_array_equal(found["pixels"].values.reshape(5, 64), train.inputs["x"])
+    np.testing.assert_array_equal(found["test_pixels"].values.reshape(3, 64), test.inputs["x"])
+    assert found["influence"].attrs["units"] == "nats" and found["text"][0] == "a 6"
+
+
 def test_the_models_are_left_as_they_were():
     scopes = history(2)
     before = {step: fingerprint(scope) for step, scope in scopes.items()}

@@ -202,3 +202,15 @@ def test_rows_by_id():
         samples[["prose-1", "code-1"]]
     with pytest.raises(TypeError, match="Samples join with Samples, and a list came"):
         samples + ["a text"]
+
+
+def test_images_stay_images_through_slicing_and_joining():
+    x = torch.arange(24.0).reshape(4, 6) / 24
+    samples = ts.Samples.tensors(x, torch.arange(4), picture=(2, 3))
+    assert samples[2:].pictures.tolist() == x[2:].reshape(2, 2, 3).tolist()
+    more = ts.Samples.tensors(x, torch.arange(4), task="more", picture=(2, 3))
+    assert (samples + more).pictures.shape == (8, 2, 3)
+    plain = ts.Samples.tensors(x, torch.arange(4), task="plain")
+    assert plain.pictures is None and (samples + plain).pictures is None
+    with pytest.raises(ValueError, match=r"picture is \(2, 4\): give rows and columns that make up each x; x \(6,\) came"):
+        ts.Samples.tensors(x, picture=(2, 4))

@@ -18,6 +18,7 @@ from views.synthetic import (
     density,
     eigenvalues,
     heads,
+    images,
     landscape,
     layers,
     lens,
@@ -26,8 +27,10 @@ from views.synthetic import (
     pruning,
     samples,
     similarity,
+    tickets,
     token_losses,
     tokens,
+    tracin,
     two_models,
     weights,
 )
@@ -107,7 +110,8 @@ def test_axe_finds_no_serious_fault(page_of: Any, scheme: str) -> None:
         pytest.skip("axe-core is not installed: run npm ci in widgets/")
     of_heads = ts_view(composition()) & ts_view(circuit_rows(n=24)) & ts_view(attribution(layers=3))
     of_tokens = ts_view(tokens()) & ts_view(lens()) & ts_view(two_models())
-    view = everything() & dashboard({"modules": module_conflicts(), "pairs": conflicts()}) & of_heads & of_tokens
+    taught = ts_view(tracin(length=8)) & ts_view(images()) & ts_view(tickets())
+    view = everything() & taught & dashboard({"modules": module_conflicts(), "pairs": conflicts()}) & of_heads & of_tokens
     view.focus.update({"layer": 1, "head": 2, "sample_a": "prose-3", "sample_b": "code-5", "position_a": 2})
     page = page_of(view, color_scheme=scheme)
     page.locator("[data-ts-view=TokenStrip] .ts-token").first.wait_for()

@@ -94,19 +94,24 @@ def test_from_a_test_sample_to_those_that_taught_it_and_to_a_token(page_of: Any,
 def test_the_sides_are_not_mixed_up_where_samples_are_their_own_test(page_of: Any) -> None:
     ds = tracin(12, 12)
     ds = ds.assign_coords(test_sample=ds["sample"].values)
-    page = page_of(view(ds, focus=Focus(test_sample="train-4")))
-    table = page.locator("[data-ts-view=SampleTable]").last
-    for row in (0, 3):
-        table.locator("tbody tr[data-row]").nth(row).click()
-        assert cursor(page) == {"test_sample": "train-4", "sample": ranking(table)[row]}
-        assert ranking(table) == order(ds["influence"].sel(test_sample="train-4"))
-    table.locator("tbody tr[data-row]").nth(5).hover()
+    page = page_of(view(ds))
+    tests, table = page.locator("[data-ts-view=SampleTable]").all()
+    row = lambda part, i: part.locator("tbody tr[data-row]").nth(i)
+    # a training sample alone: nobody has asked for a test sample
+    row(table, 3).click()
+    taught = order(ds["mean_influence"])[3]
+    assert cursor(page) == {"sample": taught} and "no test sample selected" in sub(table)
+    assert tests.locator("tr[aria-selected=true]").count() == 0
+    # and a test sample alone takes no training sample along, though there is one of this name
+    row(tests, 4).click()
+    assert cursor(page) == {"sample": taught, "test_sample": "train-4"}
+    ranked = order(ds["influence"].sel(test_sample="train-4"))
+    assert ranking(table) == ranked
+    row(table, 0).click()
+    assert cursor(page) == {"sample": ranked[0], "test_sample": "train-4"} and ranking(table) == ranked
+    row(table, 5).hover()
     assert sub(table) == "12 samples · 1 selected · test sample train-4"
-    select(page, "test sample", "train-7")
-    assert (
-        cursor(page)["sample"] == ranking(table)[order(ds["influence"].sel(test_sample="train-7")).index(cursor(page)["sample"])]
-    )
-    assert ranking(table) == order(ds["influence"].sel(test_sample="train-7"))
+    assert tests.locator("tr.ts-over").count() == 0 and table.locator("tr.ts-over").count() == 1
     assert page.problems == []
 
 
@@ -211,4 +216,38 @@ def test_a_picture_of_a_test_sample_is_clicked_and_those_of_its_teachers_stand_b
     with page.expect_download() as download:
         train.get_by_role("button", name="save as picture (PNG)").click()
     assert Path(download.value.path()).stat().st_size > 5000
+    assert page.problems == []
+
+
+# How many separate strong marks a column of a canvas has, from the top of the picture to its bottom.
+MARKS = """([canvas, x]) => {
+  const ratio = canvas.width / canvas.clientWidth;
+  const { data } = canvas.getContext("2d").getImageData(Math.round(x * ratio), 0, 1, canvas.height);
+  let marks = 0, inside = false;
+  for (let i = 0; i < data.length; i += 4) {
+    const strong = data[i + 3] > 0 && data[i] - data[i + 2] > 100;
+    if (strong && !inside) marks++;
+    inside = strong;
+  }
+  return marks;
+}"""
+
+
+def test_of_two_thousand_samples_in_a_few_hundred_pixels_nothing_is_lost(page_of: Any) -> None:
+    ds = tracin(2000, 64, 2)
+    ds["influence"][:] = 0
+    strong = np.arange(31, 2000, 97)
+    ds["influence"][strong, 10] = 1.0
+    page = page_of(view(ds, focus=Focus(test_sample="test-10")))
+    matrix, table = page.locator("[data-ts-view=Matrix]").first, page.locator("[data-ts-view=SampleTable]").last
+    assert sub(matrix) == "2000 × 64 · where several lie in one line, the strongest is seen"
+    canvas = matrix.locator("canvas")
+    left = 24 + 10 * 6.2  # the longest name has ten letters
+    side = int((canvas.bounding_box()["width"] - left - 2) / 64)
+    assert page.evaluate(MARKS, [canvas.element_handle(), left + 10.5 * side]) == len(strong)
+    assert sub(table) == "2,000 samples · test sample test-10"
+    assert ranking(table)[:3] == [f"train-{i}" for i in strong[:3]]
+    table.locator("table").focus()
+    page.keyboard.press("End")
+    assert table.locator("tr[aria-selected=true]").get_attribute("aria-rowindex") == "2001"
     assert page.problems == []

@@ -3,7 +3,7 @@ import { finest } from "../src/core/finest";
 import { along } from "../src/core/select";
 import { slice } from "../src/core/slice";
 import { shades, thumbs } from "../src/core/thumbs";
-import { rangeHere, thinned } from "../src/views/grid";
+import { rangeHere, rangeOf, thinned } from "../src/views/grid";
 import { linesOf } from "../src/views/lines";
 import { coloursOf, DASHES } from "../src/views/timeline-plot";
 import { cubeOf } from "./cubes";
@@ -56,6 +56,9 @@ test("the colours span what is seen at this place, at all checkpoints", () => {
   const { contribution } = cube.variables;
   expect(rangeHere(cube, contribution, ["sample"], { test_sample: "b", checkpoint: 0 })).toEqual([1, 7]);
   expect(rangeHere(cube, contribution, ["sample", "test_sample"], { checkpoint: 0 })).toEqual([1, 60]);
+  // a matrix of one test sample has no use for the range of another
+  expect(rangeOf(cube, contribution, ["sample", "checkpoint"], { test_sample: "b" })).toEqual([1, 7]);
+  expect(rangeOf(cube, contribution, ["sample", "checkpoint"], {})).toEqual([1.5, 32.5]);
 });
 
 test("of many rows in one line of pixels none that stands out is lost", () => {

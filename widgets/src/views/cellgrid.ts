@@ -16,7 +16,7 @@ import { extent, slice } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
 import { textsOn, tokensOf } from "../core/tokens";
 import type { Cursor, Value } from "../core/types";
-import { cellAt, type GridShape, gridShape, groupsOf, rangeHere, rangeOf } from "./grid";
+import { cellAt, type GridShape, gridShape, groupsOf, rangeOf } from "./grid";
 import { gridPlot, outlines, type Pen, SMALL } from "./grid-plot";
 import { aboutLine, tokenLines } from "./matrix-words";
 
@@ -109,7 +109,7 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
       words = options.words && !reading.difference ? textsOn(cube, cube.variables[options.words], [rowDim, columnDim], cursor) : null;
       tokens = options.tokens ? tokensOf(cube, samples?.seen() ?? -1, columns.length, options.tokens, columnDim) : null;
       if (tokens) columnLabels = tokens.map(labelToken);
-      const range = reading.difference ? extent(reading.values) : (options.instead ? rangeHere : rangeOf)(cube, variable, axes, cursor, options.reduce);
+      const range = reading.difference ? extent(reading.values) : rangeOf(cube, variable, axes, cursor, options.reduce);
       scale = colourScale(range, stage.theme.dark, reading.signed, !heads);
       const many = words ? columns.length - trailing() : columns.length;
       shape = gridShape(stage.width(), rows.length, many, heads ? undefined : { worded: words !== null, rowLabels, columnLabels, upward: Boolean(options.upward), square: true, grouped: groups[1].length > 0 });

@@ -1,6 +1,6 @@
 // Where the cells of a grid are, and the range that its colours span.
 import { type Cube, labels, type Variable } from "../core/cube";
-import { headOf, ownName, TIME } from "../core/rules";
+import { alone, headOf, ownName, TIME } from "../core/rules";
 import { extent, extentOf, pooledDims, type Reduce, slice } from "../core/slice";
 import type { Cursor } from "../core/types";
 
@@ -96,10 +96,11 @@ export function cellAt(shape: GridShape, x: number, y: number): [number, number]
 
 /**
  * The range is that of the whole variable, so that colours stay comparable while the checkpoint moves. Where samples are
- * pooled it is that of the pooled values: single samples reach much further.
+ * pooled it is that of the pooled values: single samples reach much further. Of one test sample it is that of this one.
  */
 export function rangeOf(cube: Cube, variable: Variable, axes: string[], cursor: Cursor, reduce?: Reduce): [number, number] {
   if (variable.bounds) return within(variable.bounds, extentOf(variable));
+  if (variable.dims.some((d) => !axes.includes(d) && alone(d, cube.dims))) return rangeHere(cube, variable, axes, cursor, reduce);
   const reduced = pooledDims(cube, variable, axes, cursor);
   if (!reduced.length) return extentOf(variable);
   const kept = variable.dims.filter((d) => !reduced.includes(d));

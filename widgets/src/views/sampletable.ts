@@ -13,7 +13,7 @@ import { extent } from "../core/slice";
 import { describe, type Reading } from "../core/measure";
 import type { Kind, Stage } from "../core/stage";
 import type { Patch } from "../core/types";
-import { rangeHere } from "./grid";
+import { rangeOf } from "./grid";
 import { thumbs } from "../core/thumbs";
 import { sorted, type Sorting, windowOf } from "./rows";
 
@@ -184,7 +184,7 @@ export const sampleTable: Kind = (stage: Stage) => {
       const { variable: told, notes } = finest(cube, variable, options.instead?.[name], axes, stage.cursor());
       const reading = stage.measure(told, axes);
       if (more) {
-        const scale = colourScale(rangeHere(cube, told, axes, stage.cursor(), options.reduce), stage.theme.dark, reading.signed, true);
+        const scale = colourScale(rangeOf(cube, told, axes, stage.cursor(), options.reduce), stage.theme.dark, reading.signed, true);
         return { name, title: `by ${more}`, hint: "", reading, notes: [], domain: scale.domain, cells: { along: more, scale } };
       }
       const [low, high] = extent(reading.values);

@@ -121,7 +121,7 @@ export const tokenStrip: Kind = (stage: Stage) => {
       strip.setAttribute("aria-label", `${tokens.length} tokens${of ? ` of ${of}` : ""} coloured by ${variable.longName}; left and right move, Escape clears`);
       // the two texts of a pair share a scale, which is that of this pair: pairs differ by orders of magnitude
       const other = options.alike && cube.variables[options.alike.variable] ? read(cube.variables[options.alike.variable]).here : null;
-      const range = other ? extent([...reading.values, ...other.values]) : every.difference ? extent(every.values) : options.instead ? rangeHere(cube, variable, [dim], whoever(at), options.reduce) : rangeOf(cube, variable, every.axes, at, options.reduce);
+      const range = other ? extent([...reading.values, ...other.values]) : every.difference ? extent(every.values) : as.rows === "test_sample" ? rangeHere(cube, variable, [dim], whoever(at), options.reduce) : rangeOf(cube, variable, every.axes, at, options.reduce);
       const scale = colourScale(range, stage.theme.dark, reading.signed || Boolean(other?.signed), true);
       const signature = JSON.stringify(tokens);
       if (signature !== built) {
