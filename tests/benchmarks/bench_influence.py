@@ -1,8 +1,9 @@
 """TracIn over the packaged history beside bare passes of the same samples, a loop over samples, and other libraries."""
 
+import contextlib
 import copy
 import importlib.util
-import os
+import io
 import sys
 import tempfile
 import time
@@ -25,7 +26,6 @@ from other_libraries import FOLDER
 from side_by_side import line, ratios
 
 sys.path.append(str(FOLDER))  # only now: torch, when it is imported, takes notice of what is there
-os.environ["TQDM_DISABLE"] = "1"  # of other libraries
 N_TRAIN, N_TEST, CHUNK = 256, 32, 64
 GOALS = {128: {"bare passes": ">= 0.8", "loop": ">= 1.4"}, 32: {"loop": ">= 2.5"}}
 FROM_FILES = {128: {"captum": ">= 3.3"}, 32: {"captum": ">= 4.2"}}
@@ -103,7 +103,7 @@ def by_dattri(history):
     """It takes the gradients of all test samples again for each batch of training samples; larger batches take longer."""
     attributor, loaders = dattri(history, batch=N_TEST)
     attributor.weight_list = torch.tensor(history.rates)
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), contextlib.redirect_stderr(io.StringIO()):  # its progress
         return attributor.attribute(*loaders).numpy()
 
 
