@@ -30,17 +30,17 @@ def result_of(
     design = rounds.design
     done, n_sparsities = rounds.whole
     at, unit = np.array(design.sparsities[:n_sparsities]), loss_unit(scope)
+    right = "share of tokens" if scope.anatomy.task in ("causal", "masked") else "share of samples"
     names = ("ticket", *design.controls, "dense")
     scores = np.array([[[found.scores[i][name] for found in done] for i in range(len(at))] for name in names])
     dims = ("control", "sparsity", "replicate")
     variables: dict[str, Variable] = {
         "loss": (dims, scores[..., 0], "loss after training", unit),
-        "accuracy": (dims, scores[..., 1], "accuracy after training", ""),
+        "accuracy": (dims, scores[..., 1], "accuracy after training", right),
     }
     better = {name: _advantage(scores, i) for i, name in enumerate(("loss", "accuracy"))}
     for name, (mean, low, high) in better.items():
-        words = f"how much better the ticket's {name} is than the control's, mean over replicates"
-        of = unit if name == "loss" else ""
+        words, of = ("loss saved by the ticket", unit) if name == "loss" else ("accuracy gained by the ticket", right)
         variables[f"{name}_advantage"] = (dims[:2], mean, words, of)
         variables[f"{name}_advantage_ci_low"] = (dims[:2], low, f"{words}, lower end of the 95 % interval", of)
         variables[f"{name}_advantage_ci_high"] = (dims[:2], high, f"{words}, upper end of the 95 % interval", of)
@@ -51,9 +51,9 @@ def result_of(
     variables |= _weights(done, design.n_seeds > 1, bool(design.rewind_step))
     kept = np.stack([[mask.numpy() for mask in found.masks[: len(at)]] for found in done])
     density, modules = _density(kept, prunable)
-    variables["density"] = (("sparsity", "module"), density, "share of the module's weights that is kept", "")
+    variables["density"] = (("sparsity", "module"), density, "weights kept", "share of weights")
     variables["n_kept"] = (("sparsity",), kept[0].sum(1), "weights kept", "weights")
-    variables |= _rounds(done, design.counts, unit)
+    variables |= _rounds(done, design.counts, unit, right)
     coords = {
         "control": np.array(names, dtype=object),
         "sparsity": at,
@@ -62,13 +62,19 @@ def result_of(
     }
     trained = design.train_steps > 0
     method = "iterative magnitude pruning" if trained else "one-shot magnitude pruning, nothing is trained"
-    return dataset(
+    result = dataset(
         variables, coords, **said, method=method, seed=design.seed, n_seeds=len(done), n_weights=design.counts[0],
         order_seeds=[design.order(i) for i in range(len(done))] if trained else [],
         rewind_step=design.rewind_step, n_evaluated=n_test, evaluated_on="test" if apart else "train",
         criterion=criterion, parameters=[[name, list(p.shape)] for name, p in prunable.items()],
         notes=_notes(scope, trained, apart, len(done)),
     )  # fmt: skip
+    result["sparsity"].attrs["long_name"] = "share of weights set to zero"
+    for name in better:
+        result[f"{name}_advantage"].attrs |= {
+            "signed": "the ticket is better above 0", "interval": f"95 % Student interval over {len(done)} replicates"
+        }  # fmt: skip
+    return result
 
 
 def _advantage(scores: Array, i: int) -> tuple[Array, Array, Array]:
@@ -116,14 +122,14 @@ def _density(kept: Array, prunable: Mapping[str, Tensor]) -> tuple[Array, list[s
     return np.stack([sums[module] / sizes[module] for module in sums], 1), list(sums)
 
 
-def _rounds(done: Sequence[Found], counts: Sequence[int], unit: str) -> dict[str, Variable]:
+def _rounds(done: Sequence[Found], counts: Sequence[int], unit: str, right: str) -> dict[str, Variable]:
     n = min(len(found.rounds) for found in done)
     found = np.array([each.rounds[:n] for each in done])
     sparsity = np.tile(1 - np.array(counts[:n]) / counts[0], (len(done), 1))
     dims = ("replicate", "round")
     return {
         "round_loss": (dims, found[..., 0], "loss after the round's training", unit),
-        "round_accuracy": (dims, found[..., 1], "accuracy after the round's training", ""),
+        "round_accuracy": (dims, found[..., 1], "accuracy after the round's training", right),
         "round_sparsity": (dims, sparsity, "share of the weights that is pruned in the round's training", ""),
     }
 
