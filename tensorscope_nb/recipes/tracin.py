@@ -75,9 +75,11 @@ def tracin(
     How to read it: compare training samples for one test sample, and look at which checkpoint; give samples that the model was
     never trained on beside those that it was: what both have alike is similarity, not memory. When not to trust it: it is a
     first-order approximation of plain SGD, one sample at a time. Momentum, Adam and weight decay are not in it, nor what lies
-    between the checkpoints, nor that a sample was left out and another took its place. Samples with large gradients (rare,
-    mislabelled) lead every list: compare with ``self_influence``. The last layers alone mislead in language models (Yeh et al.
-    2022, arXiv:2202.11844): leave ``modules`` as it is.
+    between the checkpoints, nor that another sample takes the place of one that is left out. Measured where it should be at its
+    best, on the packaged digits model with 100 trainings on random halves: its linear datamodeling score (Park et al. 2023,
+    arXiv:2303.14186) is .21 (95 % interval .19 to .24), that of a second training on the same half .66, of similar pixels of one
+    class .19. Samples with large gradients (rare, mislabelled) lead every list: compare with ``self_influence``. The last layers
+    alone mislead in language models (Yeh et al. 2022, arXiv:2202.11844): leave ``modules`` as it is.
 
     >>> import tensorscope_nb as ts
     >>> history = ts.checkpoints("tiny")
