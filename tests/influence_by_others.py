@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from tiny_models import random_gpt2
+from tiny_models import Logits, random_gpt2
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
@@ -27,17 +27,6 @@ class History(NamedTuple):
     rates: list
     train: list
     test: list
-
-
-class Logits(nn.Module):
-    """A language model as a classifier of tokens, with the classes on the second axis."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, ids):
-        return self.model(ids, use_cache=False).logits[:, :-1].transpose(1, 2)
 
 
 def of_tokens(models, rates, train, test):

@@ -9,7 +9,7 @@ import sys
 import torch
 from curved_models import perceptron
 from scipy.sparse.linalg import eigsh
-from tiny_models import random_gpt2
+from tiny_models import Logits, random_gpt2
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -19,17 +19,6 @@ K = 3
 TOLERANCE = 1e-5  # of a residual: an eigenvalue is off by about its square
 STEPS = 45  # of Lanczos without restarts: enough for these models
 ENDS = (("hessian", "LA"), ("hessian", "SA"), ("ggn", "LA"), ("fisher", "LA"))
-
-
-class Logits(nn.Module):
-    """A language model as a classifier of tokens, with the classes on the second axis."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, ids):
-        return self.model(ids, use_cache=False).logits[:, :-1].transpose(1, 2)
 
 
 def language(norm=True):

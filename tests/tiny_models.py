@@ -20,6 +20,17 @@ def random_gpt2(seed=0, **changes):
     return model.eval()
 
 
+class Logits(torch.nn.Module):
+    """A language model as a classifier of tokens, with the classes on the second axis."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids):
+        return self.model(ids, use_cache=False).logits[:, :-1].transpose(1, 2)
+
+
 def attention_only(n_tokens=20, n_positions=24, sharpness=30.0):
     """A two-layer attention-only GPT-2 made by hand: head 0.0 attends to the previous token, head 1.0 is an induction head.
 

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -17,12 +18,18 @@ def check_config(folder: Path, shown: str) -> None:
         single = next(iter(sorted(folder.glob("*.gguf"))), None)
         give = f"it holds {single.name}: give that file" if single else "give a folder written by model.save_pretrained"
         raise FileNotFoundError(f"{shown!r} has no config.json: {give}")
+    json_object(file)
+
+
+def json_object(file: Path) -> dict[str, Any]:
+    """What a JSON file beside weights holds."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is not JSON ({error}): save the model again, or fetch the file again") from error
     if not isinstance(found, dict):
         raise ValueError(f"{file} holds a {type(found).__name__}, not the settings of a model: save or fetch it again")
+    return found
 
 
 def explained(error: Exception, shown: str, folder: Path | None, gguf: str | None = None) -> Exception:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensorscope_nb.models.faults import pickle_problem, safetensors_problem
+from tensorscope_nb.models.faults import json_object, pickle_problem, safetensors_problem
 from tensorscope_nb.models.told import number, rate, whole
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def read(path: Path) -> Stored:
 
 
 def _shards(index: Path) -> list[Path]:
-    names = _json(index).get("weight_map")
+    names = json_object(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ValueError(f"{index} names no files of weights: fetch or save the checkpoint again")
     return sorted({index.parent / name for name in names.values()})
@@ -64,7 +63,7 @@ def is_saved(folder: Path) -> bool:
 def rates_beside(path: Path) -> dict[int, float]:
     """The learning rates by step that a ``history.json`` beside a checkpoint tells."""
     file = path.parent / "history.json"
-    told = _json(file).get("learning_rates") if file.is_file() else None
+    told = json_object(file).get("learning_rates") if file.is_file() else None
     if not isinstance(told, dict):
         return {}
     return {whole(step, f"a step in {file}"): rate(value, f"a learning rate in {file}") for step, value in told.items()}
@@ -135,19 +134,9 @@ def _trainer(file: Path, stored: Stored) -> None:
     """What the Trainer says of the checkpoint: its step, and the rate that it logged at just that step."""
     if not file.is_file():
         return
-    state = _json(file)
+    state = json_object(file)
     _notes({file.name: state["global_step"]} if "global_step" in state else {}, [file.name], [], file, stored)
     logged = [entry for entry in state.get("log_history") or () if entry.get("step") == state.get("global_step")]
     for entry in logged:
         if "learning_rate" in entry:
             stored.rates[f"its {file.name!r}"] = rate(entry["learning_rate"], f"a 'learning_rate' of {file}")
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON ({error}): fetch or save it again") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{file} holds a {type(found).__name__}, not what belongs to a checkpoint: fetch or save it again")
-    return found

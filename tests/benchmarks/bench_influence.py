@@ -21,9 +21,10 @@ from tensorscope_nb.scope.forward import inputs
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from influence_by_others import History, Logits, captum, dattri, kronfluence_scores
+from influence_by_others import History, captum, dattri, kronfluence_scores
 from other_libraries import FOLDER
 from side_by_side import line, ratios
+from tiny_models import Logits
 
 sys.path.append(str(FOLDER))  # only now: torch, when it is imported, takes notice of what is there
 N_TRAIN, N_TEST, CHUNK = 256, 32, 64

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file, save_model
 from tiny_models import random_gpt2
 from torch import nn
+from trap import Trap
 
 import tensorscope_nb as ts
 from tensorscope_nb.models.digits import new_digits_model, train_digits
@@ -339,16 +340,6 @@ def test_what_a_class_of_the_transformers_library_ignores_is_ignored(tmp_path):
 
 
 # What is wrong is one line ----------------------------------------------------------------------------------------------
-
-
-class Trap:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, file):
-        self.file = file
-
-    def __reduce__(self):
-        return (open, (str(self.file), "w"))
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")

@@ -14,6 +14,7 @@ import torch
 import transformers
 from model_zoo import build
 from tiny_models import random_gpt2
+from trap import Trap
 
 import tensorscope_nb as ts
 from tensorscope_nb.models import named, pretrained
@@ -104,16 +105,6 @@ def test_dtype_and_device_pass_through(folder):
 def test_device_map_passes_through(folder):
     scope = ts.load(folder, device_map="cpu")
     assert scope.model.device == torch.device("cpu") and torch.equal(scope.losses(IDS), ts.load(folder).losses(IDS))
-
-
-class Trap:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, file):
-        self.file = file
-
-    def __reduce__(self):
-        return (open, (str(self.file), "w"))
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
