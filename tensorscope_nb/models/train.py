@@ -106,7 +106,7 @@ def _window(name: str, generator: torch.Generator) -> Tensor:
 
 @cache
 def _encoded(name: str) -> Tensor:
-    return torch.tensor(packaged_tokenizer().encode(corpus(name, "train"), add_special_tokens=False))
+    return torch.tensor(packaged_tokenizer().encode(corpus(name, "train"), add_special_tokens=False, verbose=False))
 
 
 def train_tokenizer() -> None:
