@@ -18,7 +18,7 @@ from tensorscope_nb.scope.forward import SAMPLES, bytes_per_sample, usual_chunk
 from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.faults import too_much
-from tensorscope_nb.sweep.forms import Gradients, joined
+from tensorscope_nb.sweep.forms import Gradients, joined, widened
 from tensorscope_nb.sweep.gradients import Reduction, gradient_sweep
 from tensorscope_nb.sweep.measure import Against, Found, Want, positions_pay
 from tensorscope_nb.sweep.parameters import Parameter
@@ -55,7 +55,8 @@ def across(
     """⟨gᵢ, hⱼ⟩ of every sample i with every held one j, module by module, or of all weights together."""
     chunk = _chunk(scope, samples) if chunk is None else chunk
     how: dict[str, Any] = {"reduction": reduction, "modules": modules, "chunk": chunk, "progress": False}
-    weights = sum(p.nbytes for p in chosen_parameters(scope, modules).values())
+    chosen = chosen_parameters(scope, modules).values()
+    weights = sum(p.nelement() * widened(p[:0] if p.ndim else p).element_size() for p in chosen)
     found: list[tuple[Passing, Held]] = []
     losses = Losses()
     covered = None
@@ -112,7 +113,7 @@ def _pieces(
         start += size
         each = max(1.0, found[-1][1].each)
         if each > room:
-            raise too_much("the gradients of one sample", each)
+            raise too_much("the gradients of a sample that is held and of one that goes by", 2 * each)
         size = int(room // each)
 
 
@@ -135,7 +136,7 @@ class Held(_Here):
         super().begin(n)
         self.losses.begin(n)
         self.kept: dict[str, list[Gradients]] = {}
-        self.each = 0.0  # bytes of one sample
+        self.taken = 0  # bytes
 
     def wants(self, parameter: Parameter) -> Collection[Want]:
         return ("each", "total")  # of what is no finite number the total is none either
@@ -144,8 +145,12 @@ class Held(_Here):
         by_position = positions_pay(gradients, gradients.of(slice(0, min(SAMPLES, gradients.n))))
         form = gradients.whole() if self.whole and not by_position else gradients.compact()
         self.kept.setdefault(parameter.name, []).append(form)
-        if len(self.kept[parameter.name]) == 1:
-            self.each += form.size * form.weight.element_size()
+        self.taken += form.size * form.n * form.dtype.itemsize
+
+    @property
+    def each(self) -> float:
+        """Bytes of one sample, of those that are held."""
+        return self.taken / self.n
 
     def see(self, chunk: Any, start: int) -> None:
         self.losses.see(chunk, start)

@@ -251,6 +251,28 @@ def test_a_signal_that_waits_for_the_end_of_a_checkpoint_finds_it_counted(monkey
     np.testing.assert_allclose(found["influence"], expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
 
 
+def test_an_interrupt_within_a_checkpoint_leaves_that_checkpoint_out():
+    """Half of its products are not there, and would be read as 0."""
+    scopes, runs, stop = history(2), [], []
+
+    def signalled(*_):
+        runs.append(1)
+        if len(runs) in stop:
+            signal.raise_signal(signal.SIGINT)
+
+    scopes[10].model.register_forward_pre_hook(signalled)
+    ts.recipes.tracin(scopes, TRAIN, TEST, learning_rates=0.1, chunk=1)
+    total = len(runs)
+    assert total > 10
+    for number in (2, total // 2, total):
+        runs.clear()
+        stop[:] = [number]
+        with pytest.raises(Unfinished) as ended:
+            ts.recipes.tracin(scopes, TRAIN, TEST, learning_rates=0.1, chunk=1)
+        (found,) = ended.value.results
+        assert found["checkpoint"].values.tolist() == [0]
+
+
 def test_units_say_whether_tokens_are_averaged_or_summed():
     scope = ts.checkpoints("tiny")[1:2]
     for reduction, unit in (("mean", "nats per token"), ("sum", "nats")):
