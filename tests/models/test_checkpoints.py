@@ -376,6 +376,18 @@ def test_what_one_file_may_lack_does_not_come_from_another_file(tmp_path, lackin
     assert [int(scope.model.count) for scope in history] == ([7, 2] if lacking == 1 else [1, 7])
 
 
+def test_checkpoints_that_differ_in_a_running_mean_alone_differ(tmp_path):
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    for step in (1, 2):
+        model[0].running_mean += step
+        torch.save(model.state_dict(), tmp_path / f"step{step}.pt")
+    history = ts.checkpoints(tmp_path, model)
+    assert [scope.model[0].running_mean[0].item() for scope in history] == [1, 3]
+    torch.save(model.state_dict(), tmp_path / "step1.pt")
+    with pytest.raises(ValueError, match=r"step1\.pt has other weights than when this history was made"):
+        history[0]
+
+
 def test_running_means_are_of_the_training_and_may_not_be_missing(tmp_path):
     model = Masked(mean=True)
     torch.save(dict(model.named_parameters()), tmp_path / "step0.pt")
@@ -515,6 +527,8 @@ FAULTS = {
     "a sparse tensor more": (other(more=torch.eye(3).to_sparse()), ValueError, "it has more, which the model has not"),
     "a tensor that claims 4 TB": (other(more=torch.ones(1).expand(10**6, 10**6)), ValueError, "it has more, which the model has not"),
     "a link to nothing": (lambda f: (f / "step000050.pt").symlink_to(f / "no.pt"), FileNotFoundError, "step000050.pt is a link to what is not there"),
+    "two rates that are nearly one": (put(lr=0.1, learning_rate=0.1001), ValueError, "is 0.1 by its 'lr' and 0.1001 by its 'learning_rate'"),
+    "a weight twice, wrapped and not": (other(module_0_weight=torch.zeros(2, 3)), ValueError, r"it has module\.0\.weight, which the model has not"),
     "a history that is no JSON": (lambda f: (f / "history.json").write_text("{nope"), ValueError, "history.json is not JSON"),
     "a rate beside that disagrees": (lambda f: (put(lr=0.1)(f), (f / "history.json").write_text('{"learning_rates": {"10": 0.2}}')), ValueError, "is 0.1 by its 'lr' and 0.2 by history.json"),
 }  # fmt: skip
