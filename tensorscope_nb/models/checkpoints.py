@@ -68,8 +68,7 @@ class Checkpoints(Sequence[Scope]):
             step = step_of(file, stored.steps, None if given_steps is None else given_steps[i])
             if found_steps and step <= found_steps[-1]:
                 raise ValueError(_out_of_order(self.files[: i + 1], found_steps, step))
-            put(stored.weights, self._model, file)
-            printed = fingerprint(self._model)
+            printed = fingerprint(self._with(stored, file))
             if printed in prints:
                 j = prints.index(printed)
                 raise ValueError(
@@ -100,11 +99,16 @@ class Checkpoints(Sequence[Scope]):
             raise IndexError(
                 f"there is no checkpoint {i}: {self.name} has {len(self)}, at steps {', '.join(map(str, self.steps))}"
             )
-        model = copy.deepcopy(self._model)
-        put(read(self.files[i]).weights, model, self.files[i])
+        model = self._with(read(self.files[i]), self.files[i])
         if fingerprint(model) != self.fingerprints[i]:
             raise ValueError(f"{self.files[i]} has other weights than when this history was made: make the history again")
         return Scope(model, self._tokenizer, self._loss, name=f"{self.name}@{self.steps[i]}")
+
+    def _with(self, stored: Stored, file: Path) -> nn.Module:
+        """A model of its own: what a file may lack is the given model's, and not what another file left there."""
+        model = copy.deepcopy(self._model)
+        put(stored.weights, model, file)
+        return model
 
     def _part(self, rows: slice) -> Checkpoints:
         if not self.files[rows]:
@@ -149,7 +153,7 @@ def checkpoints(
     Errors: everything is checked now, before anything runs on it. ValueError where two checkpoints have the same weights,
     steps are not in order or occur twice, what tells a step disagrees or nothing does, tensors are missing, unexpected or
     of another shape, or a file is more than weights (nothing of it is run); OSError for a file that is cut off or not there.
-    Cost: every file is read once, and memory for one more copy of the model.
+    Cost: every file is read once, and memory for two more copies of the model, of which one stays.
 
     >>> import tensorscope_nb as ts
     >>> history = ts.checkpoints("tiny")
@@ -204,13 +208,18 @@ def _packaged(name: str) -> Checkpoints:
 
 
 def _is_one(rates: Any) -> bool:
-    return rates is not None and not isinstance(rates, Sequence) and not getattr(rates, "ndim", 0)
+    return (
+        rates is not None
+        and (not isinstance(rates, Sequence) or isinstance(rates, str | bytes))
+        and not getattr(rates, "ndim", 0)
+    )
 
 
 def _one_each(values: Any, name: str, files: Sequence[Path]) -> list[Any] | None:
     if values is None:
         return None
-    listed = values.tolist() if hasattr(values, "tolist") else list(values) if isinstance(values, Sequence) else None
+    text = isinstance(values, str | bytes)
+    listed = values.tolist() if hasattr(values, "tolist") else list(values) if isinstance(values, Sequence) and not text else None
     if not isinstance(listed, list):
         raise TypeError(f"{name} is {values!r}: give a list, one for each of {len(files)} checkpoints")
     if len(listed) != len(files):

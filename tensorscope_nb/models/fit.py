@@ -78,8 +78,15 @@ def _misfit(name: str, given: Tensor, own: Tensor) -> str:
         turned = given.shape == own.shape[::-1] and given.ndim == 2
         hint = " (turned: nn.Linear keeps it the other way than Conv1D)" if turned else ""
         return f"{name} is {tuple(given.shape)} there and {tuple(own.shape)} in the model{hint}"
+    kind = str(given.dtype).removeprefix("torch.")
     if own.is_floating_point() and not given.is_floating_point():
-        return f"{name} is {str(given.dtype).removeprefix('torch.')} there, as quantised weights are"
+        return f"{name} is {kind} there, as quantised weights are"
+    if given.layout != own.layout:
+        return f"{name} is {str(given.layout).removeprefix('torch.')} there"
+    put = given.to(own.dtype)
+    lost = put.isinf() & ~given.isinf() if own.is_floating_point() else put.to(given.dtype) != given
+    if bool(lost.any()):
+        return f"{name} is {kind} there, with numbers that {str(own.dtype).removeprefix('torch.')} cannot hold"
     return ""
 
 
@@ -92,8 +99,10 @@ def _is_mask(value: Tensor) -> bool:
     """Whether it is a causal mask: ones on and below the diagonal, nothing above."""
     import torch
 
-    if value.ndim < 2 or value.shape[-1] != value.shape[-2] or value.shape[-1] < 2:
+    if value.ndim < 2 or value.shape[-1] != value.shape[-2] or value.shape[-1] < 2 or value.layout != torch.strided:
         return False
+    if bool(value[..., 0, 1:].any()) or not bool(value[..., -1, 0].all()):
+        return False  # before anything of its size is made: a file can claim any size
     return bool((value == torch.ones_like(value).tril()).all())
 
 

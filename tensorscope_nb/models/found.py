@@ -11,6 +11,8 @@ from tensorscope_nb.models.told import step_in_name, step_of
 
 OTHER = re.compile(r"(?:optimizer|scheduler|scaler|rng_state.*|training_args)")  # what the Trainer saves beside a model
 
+NUMBERED = re.compile(r"checkpoint-\d+")  # how the Trainer calls a checkpoint
+
 
 def checkpoints_in(source: str | Path | Sequence[str | Path]) -> list[Path]:
     """The checkpoints that are meant: of a folder in the order of their steps, of a list as they are given."""
@@ -37,14 +39,20 @@ def _saved_in(folder: Path) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     """The folders of the Trainer, beside which the final model may lie; else the files."""
-    files = [path for path in folder.iterdir() if path.is_file() and path.suffix in SUFFIXES and not OTHER.fullmatch(path.stem)]
+    there = sorted(folder.iterdir())
+    files = [path for path in there if not path.is_dir() and path.suffix in SUFFIXES and not OTHER.fullmatch(path.stem)]
+    if lost := [path for path in files if not path.exists()]:
+        raise FileNotFoundError(f"{lost[0]} is a link to what is not there: fetch the file again, or remove the link")
     if saved := _saved_in(folder):
+        empty = [path for path in there if path.is_dir() and path not in saved and NUMBERED.fullmatch(path.name)]
+        if empty:
+            raise FileNotFoundError(f"{empty[0]} holds no weights, and others beside it do: save it again, or remove it")
         if more := [path for path in files if step_in_name(path) is not None]:
             raise ValueError(f"{folder} has folders of checkpoints and the file {more[0].name}: give a list of those meant")
         return _ordered(saved)
     if not files:
-        there = sorted(path.name for path in folder.iterdir())
-        held = f"it holds {', '.join(there[:3])}{' …' if len(there) > 3 else ''}" if there else "it is empty"
+        names = [path.name for path in there]
+        held = f"it holds {', '.join(names[:3])}{' …' if len(names) > 3 else ''}" if names else "it is empty"
         raise FileNotFoundError(
             f"{folder} has no checkpoints: {held}; give {', '.join(SUFFIXES)} files, or checkpoint-500 folders"
         )

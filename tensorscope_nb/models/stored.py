@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,8 +50,10 @@ def read(path: Path) -> Stored:
 
 def _shards(index: Path) -> list[Path]:
     names = json_object(index).get("weight_map")
-    if not isinstance(names, dict) or not names:
+    if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise ValueError(f"{index} names no files of weights: fetch or save the checkpoint again")
+    if outside := [name for name in names.values() if Path(name).name != name]:
+        raise ValueError(f"{index} names {outside[0]!r}, which is not beside it: fetch or save the checkpoint again")
     return sorted({index.parent / name for name in names.values()})
 
 
@@ -111,12 +113,15 @@ def _pickle(file: Path) -> Stored:
         under = f"under {nested[0]!r}" if nested else "where a state dict is expected"
         kind = type(weights[other[0]]).__name__
         raise ValueError(f"{file} has {other[0]!r}, a {kind}, {under}: save model.state_dict(), alone or under 'model'")
+    if unnamed := [name for name in weights if not isinstance(name, str)]:
+        raise ValueError(f"{file} has weights under {unnamed[0]!r}, which is no name: save model.state_dict()")
     stored = Stored(dict(weights))
     _notes(notes, STEP, RATE, file, stored)
     for name in OPTIMIZER if nested else ():
         groups = found[name].get("param_groups") if isinstance(found.get(name), Mapping) else None
-        rates = {group["lr"] for group in groups or () if isinstance(group, Mapping) and number(group.get("lr")) is not None}
-        if len(rates) == 1:  # groups at different rates have no one rate
+        listed = groups if isinstance(groups, Sequence) else ()
+        rates = {number(group.get("lr")) if isinstance(group, Mapping) else None for group in listed}
+        if len(rates) == 1 and None not in rates:  # groups at different rates have no one rate
             stored.rates[f"its {name!r}"] = rate(rates.pop(), f"the learning rate of {file}")
     return stored
 
@@ -136,7 +141,9 @@ def _trainer(file: Path, stored: Stored) -> None:
         return
     state = json_object(file)
     _notes({file.name: state["global_step"]} if "global_step" in state else {}, [file.name], [], file, stored)
-    logged = [entry for entry in state.get("log_history") or () if entry.get("step") == state.get("global_step")]
+    logged = state.get("log_history") or []
+    if not isinstance(logged, list) or not all(isinstance(entry, dict) for entry in logged):
+        raise ValueError(f"{file} has a 'log_history' that is no list of what was logged: fetch or save it again")
     for entry in logged:
-        if "learning_rate" in entry:
+        if "learning_rate" in entry and entry.get("step") == state.get("global_step"):
             stored.rates[f"its {file.name!r}"] = rate(entry["learning_rate"], f"a 'learning_rate' of {file}")

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# "step000600", "model_step_40", "checkpoint-500"; not "step5k", "step0.5" or "timestep3"
-NAMED = r"(?<![a-z])(?:{})[-_=]?(\d+)(?!\.?\d|[a-z])"
+# "step000600", "model_step_40", "checkpoint-500"; not "step5k", "step0.5", "timestep3", "step1_000" or "checkpoint-2024-01-05"
+NAMED = r"(?<![a-z])(?:{})[-_=]?(\d+)(?![-_.,']?\d|[a-z])"
 WORDS = (r"(?:global_?)?steps?", r"checkpoint|ckpt|iter(?:ation)?")
 PLAIN = ("model", "pytorch_model")  # names that say nothing: the folder's does
 

@@ -46,11 +46,14 @@ def rank_agreement(predicted: Array, measured: Array, level: float = 0.95) -> Da
 
     It goes by the table of the jackknife's pseudo-values: all test samples are measured on the same models, so that they are
     no independent replicates. It is Student's with one degree of freedom less than the fewer of the two, on the scale of
-    atanh; NaN below 3 models or 2 test samples. A test sample on which all models are alike has no correlation, and is left
-    out.
+    atanh; NaN below 3 models or 2 test samples, and for a score of ±1: nothing varies there, which with few models is luck.
+    A test sample on which all models are alike has no correlation, and is left out.
     """
     from scipy.stats import t
 
+    for name, values in (("predicted", predicted), ("measured", measured)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"what is {name} holds what is no finite number: leave out the samples or models it comes from")
     pairs = [_correlations(a, b) for a, b in zip(predicted.T, measured.T, strict=True)]
     each, left_out = np.array([one for one, _ in pairs]), np.stack([without for _, without in pairs], 1)
     seen, m = np.isfinite(each), len(measured)
@@ -58,10 +61,8 @@ def rank_agreement(predicted: Array, measured: Array, level: float = 0.95) -> Da
     if not n:
         return DatamodelingScore(np.nan, np.nan, np.nan, each)
     score = float(each[seen].mean())
-    if m < 3 or n < 2:
+    if m < 3 or n < 2 or abs(score) > CERTAIN:
         return DatamodelingScore(score, np.nan, np.nan, each)
-    if abs(score) > CERTAIN:
-        return DatamodelingScore(score, score, score, each)
     error = _error(m * each[seen] - (m - 1) * left_out[:, seen])
     half = t.ppf(0.5 + level / 2, min(m, n) - 1) * error / (1 - score**2)
     low, high = (float(np.tanh(np.arctanh(score) + sign * half)) for sign in (-1, 1))

@@ -41,8 +41,8 @@ def critical_samples(
         raise TypeError(f"critical_samples takes the Dataset of a tracin, and a {type(ds).__name__} came")
     if lacks := {"influence", "contribution", "self_influence"} - set(ds.data_vars):
         raise LookupError(f"there is no {sorted(lacks)[0]} among {', '.join(map(str, ds.data_vars))}: give a tracin")
-    if isinstance(n, bool) or n < 1:
-        raise ValueError(f"n is {n}: ask for at least 1 sample")
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"n is {n!r}: ask for at least 1 sample")
     if by not in ("influence", "relative"):
         raise ValueError(f"by is {by!r}: choose 'influence' or 'relative'")
     if mean and test_sample is not None:
@@ -52,11 +52,14 @@ def critical_samples(
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = np.where(own > 0, np.sqrt(own), np.nan)
     for name, found in _asked(ds, test_sample, mean):
+        if len(bad := np.flatnonzero(~np.isfinite(found["influence"]))):
+            sample = str(ds["sample"].values[bad[0]])
+            raise ValueError(f"the influence of {sample!r} is no finite number (test_sample {name!r}): leave one of the two out")
         relative = found["influence"].values / scale
-        score = np.nan_to_num(found["influence"].values if by == "influence" else relative)
-        order = np.argsort(-score, kind="stable")
-        for kind, ranked in (("proponent", order[score[order] > 0]), ("opponent", order[::-1][score[order[::-1]] < 0])):
-            for rank, i in enumerate(ranked[:n], start=1):
+        score = found["influence"].values if by == "influence" else np.nan_to_num(relative)  # without a gradient: neither
+        for kind, signed in (("proponent", score), ("opponent", -score)):
+            order = np.argsort(-signed, kind="stable")
+            for rank, i in enumerate(order[signed[order] > 0][:n], start=1):
                 one = found.isel(sample=i)
                 row = {"test_sample": name, "kind": kind, "rank": rank, "sample": str(one["sample"].item()), "index": int(i)}
                 row |= {"influence": float(one["influence"]), "relative": float(relative[i]), "self_influence": float(own[i])}
@@ -73,7 +76,7 @@ def _asked(ds: xr.Dataset, test_sample: str | int | None, mean: bool) -> list[tu
     names = [str(name) for name in ds["test_sample"].values]
     if mean:
         kept = ds[["influence", "contribution", "ci_low", "ci_high"]]
-        return [("mean", kept.mean("test_sample", keep_attrs=True).assign(kept[["ci_low", "ci_high"]]))]
+        return [("mean", kept.mean("test_sample", skipna=False, keep_attrs=True).assign(kept[["ci_low", "ci_high"]]))]
     kept = ds[["influence", "contribution"]]
     if test_sample is None:
         return [(name, kept.isel(test_sample=i)) for i, name in enumerate(names)]

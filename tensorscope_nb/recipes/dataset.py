@@ -30,11 +30,11 @@ def dataset(variables: Mapping[str, Variable], coords: Mapping[str, Any] | None 
     return result
 
 
-def loss_unit(scope: Scope) -> str:
-    """What a loss is counted in; that of a loss of the user's own is not known here."""
+def loss_unit(scope: Scope, reduction: str = "mean") -> str:
+    """What a loss is counted in, the mean or the sum over a sample's tokens; that of a loss of the user's own is not known."""
     if scope.rule.custom is not None:
         return "loss"
-    return "nats per token" if scope.anatomy.task in ("causal", "masked") else "nats"
+    return "nats per token" if scope.anatomy.task in ("causal", "masked") and reduction == "mean" else "nats"
 
 
 def sample_coords(samples: Samples, side: str = "", *, before: str = "") -> dict[str, Any]:

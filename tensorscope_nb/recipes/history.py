@@ -63,10 +63,12 @@ class History:
             if len(known) < len(self):
                 lacks = self.steps[self.learning_rates.index(None)]
                 raise ValueError(f"the learning rate at step {lacks} is not known, and others are: pass learning_rates=")
+            if not any(known):
+                raise ValueError("the learning rate is 0 at every checkpoint, and with it all influence: pass learning_rates=")
             return np.array(known), []
-        if isinstance(given, str | bytes) or not np.ndim(given) < 2:
+        if isinstance(given, str | bytes) or np.asarray(given).dtype.kind not in "iuf" or np.ndim(given) > 1:
             raise TypeError(f"learning_rates is {given!r}: give one number, or one for each checkpoint")
-        rates = np.broadcast_to(np.asarray(given, float), (len(self),)) if np.size(given) == 1 else np.asarray(given, float)
+        rates = np.asarray(given, float) if np.ndim(given) else np.full(len(self), float(given))  # type: ignore[arg-type]
         if len(rates) != len(self):
             raise ValueError(f"learning_rates has {len(rates)} numbers for {len(self)} checkpoints: give one, or one for each")
         if not (np.isfinite(rates).all() and (rates >= 0).all() and rates.any()):
@@ -91,16 +93,21 @@ def _listed(subject: Any) -> tuple[tuple[int, ...], list[Scope]]:
 
 
 def _check_alike(steps: Sequence[int], scopes: Sequence[Scope]) -> None:
-    def shapes(scope: Scope) -> dict[str, tuple[int, ...]]:
-        named: Iterable[tuple[str, Tensor]] = scope.model.named_parameters()
-        return {name: tuple(p.shape) for name, p in named}
-
-    first = shapes(scopes[0])
+    """What differs between two of them makes their gradients those of other functions, or by other weights."""
+    first = _described(scopes[0])
     for step, scope in zip(steps, scopes, strict=True):
-        here = shapes(scope)
+        here = _described(scope)
         for name in [*first, *here]:
-            if first.get(name) != here.get(name):
-                now, then = here.get(name) or "missing", first.get(name) or "missing"
+            now, then = here.get(name, "missing"), first.get(name, "missing")
+            if now != then:
                 raise ValueError(
                     f"{name} is {now} at step {step} and {then} at step {steps[0]}: these are not checkpoints of one model"
                 )
+
+
+def _described(scope: Scope) -> dict[str, str]:
+    """Parameters, modules, and what neither shows."""
+    named: Iterable[tuple[str, Tensor]] = scope.model.named_parameters()
+    found = {name: f"{tuple(p.shape)}{'' if p.requires_grad else ', frozen'}" for name, p in named}
+    found |= {f"module {path or '(the model)'}": type(module).__name__ for path, module in scope.model.named_modules()}
+    return found | {"the number of heads": str(scope.anatomy.n_heads), "the loss": scope.rule.name}

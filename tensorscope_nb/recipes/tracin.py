@@ -17,6 +17,7 @@ from tensorscope_nb.recipes.modules import module_coords
 from tensorscope_nb.recipes.recipe import of_model, recipe
 from tensorscope_nb.samples import IGNORED, Samples
 from tensorscope_nb.scope.interrupts import allowed
+from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.across import Across, across
 from tensorscope_nb.sweep.faults import too_much
@@ -67,10 +68,11 @@ def tracin(
     learning_rate``. By token also ``[sample, test_sample, test_position] token_influence``, ``[checkpoint, sample,
     test_sample, test_position] token_contribution``, and ``test_token``. With ``per_module`` also ``[module, sample,
     test_sample] module_influence``. Of images also ``pixels`` and ``test_pixels``, for views. In the unit of the loss (nats per
-    token, or nats). ``ts.recipes.critical_samples`` lists.
-    Errors: ValueError for an empty history, steps out of order, neighbours with the same weights, models that differ, numbers of
-    learning rates that do not fit. Cost: a forward and backward of all samples per checkpoint, and two multiplications per
-    weight, training sample and test sample; memory for the test samples' gradients, in pieces where that is too much.
+    token, or nats; losses are means whatever the ``reduction``). ``ts.recipes.critical_samples`` lists.
+    Errors: ValueError for an empty history, steps out of order, neighbours with the same weights, models that differ or train
+    other weights, learning rates that do not fit. Cost: a forward and backward of all samples per checkpoint, and two
+    multiplications per weight, training sample and test sample; memory for the test samples' gradients, in pieces where that is
+    too much.
 
     How to read it: compare training samples for one test sample, and look at which checkpoint; give samples that the model was
     never trained on beside those that it was: what both have alike is similarity, not memory. When not to trust it: it is a
@@ -79,7 +81,8 @@ def tracin(
     best, on the packaged digits model with 100 trainings on random halves: its linear datamodeling score (Park et al. 2023,
     arXiv:2303.14186) is .21 (95 % interval .19 to .24), that of a second training on the same half .66, of similar pixels of one
     class .19. Samples with large gradients (rare, mislabelled) lead every list: compare with ``self_influence``. The last layers
-    alone mislead in language models (Yeh et al. 2022, arXiv:2202.11844): leave ``modules`` as it is.
+    alone mislead in language models (Yeh et al. 2022, arXiv:2202.11844): leave ``modules`` as it is. Influence is skewed over
+    test samples: measured on digits, the interval of ``mean_influence`` covers 92 % with 20 of them and 89 % with 5.
 
     >>> import tensorscope_nb as ts
     >>> history = ts.checkpoints("tiny")
@@ -89,6 +92,8 @@ def tracin(
     >>> found["influence"].dims, found["contribution"].dims
     (('sample', 'test_sample'), ('checkpoint', 'sample', 'test_sample'))
     """
+    if test_unit not in ("sequence", "token"):
+        raise ValueError(f"test_unit is {test_unit!r}: choose 'sequence' or 'token'")
     along = History.of(history)
     rates, notes = along.rates(learning_rates)
     scope = along.first
@@ -96,14 +101,15 @@ def tracin(
     test = scope.rule.prepared(scope.samples(test))
     held, source = units(scope, test, test_unit, "empirical", current().seed)
     each = len(test) * test.input_ids.shape[1] if test_unit == "token" else len(test)
-    if (size := 8 * len(along) * len(train) * each) > current().memory:
+    apart = {name.rpartition(".")[0] for name in chosen_parameters(scope, modules)} if per_module else set()
+    if (size := 8 * len(along) * len(train) * (each + len(held) * len(apart))) > current().memory:
         raise too_much("the contributions of all pairs at all checkpoints", size, "give fewer samples or checkpoints at a time")
-    how = {"reduction": reduction, "modules": modules, "chunk": chunk}
-    sweeps = Sweeps(along, train, held, how, per_module)
+    how = {"reduction": reduction, "modules": modules, "chunk": chunk, "by_module": per_module}
+    sweeps = Sweeps(along, train, held, how, size)
     done = yield Work(sweeps, "checkpoints", progress)
     rates = rates[: done.n_steps]
     fold = Fold.of(test, held, source, test_unit, reduction)
-    unit = loss_unit(scope) if not notes else SQUARED
+    unit = loss_unit(scope, reduction) if not notes else SQUARED
     variables = _variables(sweeps.found, rates, fold, unit, loss_unit(scope))
     coords: dict[str, Any] = {"checkpoint": list(along.steps[: done.n_steps]), **sample_coords(train)}
     coords |= sample_coords(test, before="test_")
@@ -116,8 +122,8 @@ def tracin(
         variables["module_influence"] = (("module", *PAIR), by_module, "influence through the module", unit)
         coords |= module_coords(scope, names)
     result = dataset(
-        variables, coords, **of_model(scope) | {"model": along.name}, weights=list(along.fingerprints), notes=notes,
-        n_used=len(train), n_available=len(train), n_used_test=len(test), n_checkpoints=done.n_steps,
+        variables, coords, **of_model(scope) | {"model": along.name}, weights=list(along.fingerprints[: done.n_steps]),
+        notes=notes, n_used=len(train), n_available=len(train), n_used_test=len(test), n_checkpoints=done.n_steps,
         n_weights=sweeps.found[0].n_weights, by_reference=sweeps.found[0].by_reference,
     )  # fmt: skip
     result["checkpoint"].attrs["long_name"] = "training step"
@@ -134,8 +140,8 @@ SIGNS = {"influence", "contribution", "token_influence", "token_contribution", "
 class Sweeps:
     """A sweep of all samples at each checkpoint; it holds what was found at those that are done."""
 
-    def __init__(self, history: History, train: Samples, held: Samples, how: dict[str, Any], per_module: bool) -> None:
-        self.history, self.train, self.held, self.how, self.per_module = history, train, held, how, per_module
+    def __init__(self, history: History, train: Samples, held: Samples, how: dict[str, Any], nbytes: float) -> None:
+        self.history, self.train, self.held, self.how, self.nbytes = history, train, held, how, nbytes
         self.found: list[Across] = []
 
     @property
@@ -147,39 +153,29 @@ class Sweeps:
     def total(self) -> float:
         return len(self.history)
 
-    @property
-    def nbytes(self) -> float:
-        return 8 * self.total * len(self.train) * len(self.held)
-
     def steps(self) -> Iterator[None]:
         for scope in self.history.scopes:
-            self.found.append(_at(scope, self.train, self.held, self.how, self.per_module))
+            self.found.append(across(scope, self.train, self.held, **self.how))
             yield
 
     def spread(self, executor: Executor) -> Iterator[None]:
         workers_of(executor)
+        first = self.history.first
         with shipped(self.history.scopes) as files:
-            given = (self.train, self.held, self.how, self.per_module)
-            packed = pack(self.history.first, given)
+            packed = pack(first, (self.train, self.held, self.how))
             steps = zip(self.history.steps, files, strict=True)
             calls = [Call(f"checkpoint {step}", file, _in_worker, (packed,)) for step, file in steps]
             results = run_all(executor, calls)
             for _ in calls:
                 with allowed():  # the work is elsewhere: nothing is half done here
                     found = next(results)
-                self.found.append(unpack(self.history.first, found))
+                self.found.append(unpack(first, found))
                 yield
 
 
 def _in_worker(scope: Scope, packed: bytes) -> bytes:
-    return pack(scope, _at(scope, *unpack(scope, packed)))
-
-
-def _at(scope: Scope, train: Samples, held: Samples, how: dict[str, Any], per_module: bool) -> Across:
-    found = across(scope, train, held, **how)
-    if not per_module:
-        found.products = {"": torch.stack(list(found.products.values())).sum(0)}
-    return found
+    train, held, how = unpack(scope, packed)
+    return pack(scope, across(scope, train, held, **how))
 
 
 @dataclass(frozen=True)
@@ -200,11 +196,14 @@ class Fold:
 
     def __call__(self, values: Any) -> np.ndarray:
         """(…, units) → (…, test samples): means over their tokens, or sums."""
+        if self.mean or self.position is None:
+            return self.averaged(values)
+        return np.nansum(self.by_token(np.asarray(values)), -1)
+
+    def averaged(self, values: Any) -> np.ndarray:
+        """(…, units) → (…, test samples): means over their tokens."""
         values = np.asarray(values)
-        if self.position is None:
-            return values
-        spread = self.by_token(values)
-        return np.nanmean(spread, -1) if self.mean else np.nansum(spread, -1)
+        return values if self.position is None else np.nanmean(self.by_token(values), -1)
 
     def by_token(self, values: np.ndarray) -> np.ndarray:
         """(…, units) → (…, test samples, positions), NaN where no token is predicted."""
@@ -229,7 +228,12 @@ def _variables(found: list[Across], rates: np.ndarray, fold: Fold, unit: str, lo
         "ci_high": (("sample",), high, "influence, high end of the 95 % interval over test samples", unit),
         "self_contribution": (("checkpoint", "sample"), own, "influence on itself at the checkpoint", unit),
         "train_loss": (("checkpoint", "sample"), [each.losses.numpy() for each in found], "loss of the training sample", loss),
-        "test_loss": (("checkpoint", "test_sample"), fold([each.held_losses.numpy() for each in found]), "loss", loss),
+        "test_loss": (
+            ("checkpoint", "test_sample"),
+            fold.averaged([each.held_losses.numpy() for each in found]),
+            "loss of the test sample",
+            loss,
+        ),
         "learning_rate": (("checkpoint",), rates, "learning rate", ""),
     }
     if fold.position is not None:

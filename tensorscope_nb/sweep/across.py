@@ -18,7 +18,7 @@ from tensorscope_nb.scope.forward import SAMPLES, bytes_per_sample, usual_chunk
 from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.faults import too_much
-from tensorscope_nb.sweep.forms import Gradients, joined
+from tensorscope_nb.sweep.forms import Gradients, joined, widened
 from tensorscope_nb.sweep.gradients import Reduction, gradient_sweep
 from tensorscope_nb.sweep.measure import Against, Found, Want, positions_pay
 from tensorscope_nb.sweep.parameters import Parameter
@@ -34,7 +34,7 @@ ROOM = 8 * 2**20  # bytes of small tensors that go through the model at a time
 class Across:
     """What was found of samples that went by, and of those that were held."""
 
-    products: dict[str, Tensor]  # by module, (n, m)
+    products: dict[str, Tensor]  # by module, or of all under "", (n, m)
     squares: Tensor  # ‖gᵢ‖² of those that went by (n,)
     losses: Tensor  # theirs (n,)
     held_losses: Tensor  # (m,)
@@ -50,23 +50,25 @@ def across(
     reduction: Reduction = "mean",
     modules: str | Sequence[str] | None = None,
     chunk: int | None = None,
+    by_module: bool = True,
 ) -> Across:
-    """⟨gᵢ, hⱼ⟩ of every sample i with every held one j, module by module."""
-    chunk = chunk or _chunk(scope, samples)
+    """⟨gᵢ, hⱼ⟩ of every sample i with every held one j, module by module, or of all weights together."""
+    chunk = _chunk(scope, samples) if chunk is None else chunk
     how: dict[str, Any] = {"reduction": reduction, "modules": modules, "chunk": chunk, "progress": False}
-    weights = sum(p.nbytes for p in chosen_parameters(scope, modules).values())
+    chosen = chosen_parameters(scope, modules).values()
+    weights = sum(p.nelement() * widened(p[:0] if p.ndim else p).element_size() for p in chosen)
     found: list[tuple[Passing, Held]] = []
     losses = Losses()
     covered = None
     for piece, whole in _pieces(scope, held, weights, chunk, found):
         holding = Held(whole)
         _done(gradient_sweep(scope, piece, [holding], **how))
-        passing = Passing(holding, squares=not found)
+        passing = Passing(holding, squares=not found, by_module=by_module)
         covered = _done(gradient_sweep(scope, samples, [passing, *([] if found else [losses])], **how))
         holding.kept.clear()
         found.append((passing, holding))
     assert covered is not None
-    in_order = dict.fromkeys(p.module for p in covered.parameters)
+    in_order = dict.fromkeys(p.module if by_module else "" for p in covered.parameters)
     return Across(
         {name: torch.cat([passing.products[name] for passing, _ in found], 1) for name in in_order},
         found[0][0].total,
@@ -111,7 +113,7 @@ def _pieces(
         start += size
         each = max(1.0, found[-1][1].each)
         if each > room:
-            raise too_much("the gradients of one sample", each)
+            raise too_much("the gradients of a sample that is held and of one that goes by", 2 * each)
         size = int(room // each)
 
 
@@ -134,7 +136,7 @@ class Held(_Here):
         super().begin(n)
         self.losses.begin(n)
         self.kept: dict[str, list[Gradients]] = {}
-        self.each = 0.0  # bytes of one sample
+        self.taken = 0  # bytes
 
     def wants(self, parameter: Parameter) -> Collection[Want]:
         return ("each", "total")  # of what is no finite number the total is none either
@@ -143,18 +145,22 @@ class Held(_Here):
         by_position = positions_pay(gradients, gradients.of(slice(0, min(SAMPLES, gradients.n))))
         form = gradients.whole() if self.whole and not by_position else gradients.compact()
         self.kept.setdefault(parameter.name, []).append(form)
-        if len(self.kept[parameter.name]) == 1:
-            self.each += form.size * form.weight.element_size()
+        self.taken += form.size * form.n * form.dtype.itemsize
+
+    @property
+    def each(self) -> float:
+        """Bytes of one sample, of those that are held."""
+        return self.taken / self.n
 
     def see(self, chunk: Any, start: int) -> None:
         self.losses.see(chunk, start)
 
 
 class Passing(_Here):
-    """Inner products with what is held, by module, and the squared norms."""
+    """Inner products with what is held, and the squared norms."""
 
-    def __init__(self, held: Held, squares: bool = True) -> None:
-        self.squares = squares
+    def __init__(self, held: Held, squares: bool, by_module: bool) -> None:
+        self.squares, self.by_module = squares, by_module
         self.held = {name: Against(joined(parts)) for name, parts in held.kept.items()}
         super().__init__()
 
@@ -168,7 +174,10 @@ class Passing(_Here):
 
     def update(self, parameter: Parameter, found: Found, start: int) -> None:
         against = self.held[parameter.name]
-        one = self.products.setdefault(parameter.module, torch.zeros(self.n, against.held.n, dtype=torch.float64))
+        module = parameter.module if self.by_module else ""
+        if module not in self.products:
+            self.products[module] = torch.zeros(self.n, against.held.n, dtype=torch.float64)
+        one = self.products[module]
         one[start : start + len(found[against])] += found[against]
         if self.squares:
             self.total[start : start + len(found["total"])] += found["total"].cpu()

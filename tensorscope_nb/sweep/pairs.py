@@ -55,7 +55,7 @@ class Pairs:
     def chunk_ends(self, size: int) -> None:
         """Once the first chunk has shown what a sample takes: all, or piece by piece later."""
         if not self.each:
-            self.each = sum(g.size * g.weight.element_size() for kept in self.held.values() for g in kept)
+            self.each = sum(g.size * g.dtype.itemsize for kept in self.held.values() for g in kept)
             if self.each > current().memory / 2:
                 raise too_much("the gradients of two samples", 2 * self.each)
             self.fits = self.each * self.n <= current().memory

@@ -40,7 +40,7 @@ def tokens_apart(scope: Scope, samples: Samples) -> tuple[Samples, Tensor]:
     One backward of a sequence cannot give the gradients of its tokens: a token's loss reaches back to every position.
     """
     if scope.rule.custom is not None or scope.anatomy.task not in ("causal", "masked"):
-        raise UnsupportedModel("sample_unit='token' is for language models: here a sample's loss is not made of tokens")
+        raise UnsupportedModel("the unit 'token' is for language models: here a sample's loss is not made of tokens")
     predicted = scope.rule.predicted(samples)
     check_predicted(predicted, samples)
     sample, position = predicted.nonzero(as_tuple=True)

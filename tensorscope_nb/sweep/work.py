@@ -79,7 +79,7 @@ class Work:
                     with held_interrupts():  # what is done is of whole steps
                         if next(steps, END) is END:
                             break
-                    n += 1
+                        n += 1  # here, where an interrupt waits: it comes once the step is done and counted
                     ticks.total = max(self.state.total, n)
                     ticks.update()
                     if tell is not None:

@@ -137,7 +137,8 @@ def test_a_scope_gives_its_tokenizer_and_loss(tmp_path):
         ("step000600.safetensors", 600), ("model_step_40.pt", 40), ("checkpoint-500.pt", 500), ("ckpt_7.bin", 7), ("iter=90.pt", 90),
         ("global_step1000.pt", 1000), ("Epoch=3-Step=120.pt", 120), ("checkpoint_2_step_500.pt", 500), ("step12.ema.pt", 12),
         ("epoch_3.pt", None), ("600.pt", None), ("step5k.pt", None), ("timestep3.pt", None), ("step0.5.pt", None), ("final.pt", None),
-        ("checkpoint-500/model.safetensors", 500), ("step_3/epoch_1.pt", None),
+        ("checkpoint-500/model.safetensors", 500), ("step_3/epoch_1.pt", None), ("step_1e3.pt", None), ("checkpoint-1000-best.pt", 1000),
+        ("checkpoint-2024-01-05.pt", None), ("step1_000.pt", None), ("step1,000.pt", None), ("step_1-2.pt", None),
     ],
 )  # fmt: skip
 def test_the_steps_that_names_tell(name, step):
@@ -154,7 +155,14 @@ def test_steps_and_rates_from_each_place_that_tells_them(tmp_path):
     torch.save({"model": w(5), "step": 9}, tmp_path / "e.pt")
     optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0})
     torch.save({"model": w(6), "step": 10, "optimizer_state_dict": optimizer.state_dict()}, tmp_path / "f.pt")
+    rates = torch.tensor(0.1), torch.tensor(0.1)  # as a capturable optimizer keeps them
+    torch.save({"model": w(7), "step": 11, "optimizer": {"param_groups": [{"lr": rate} for rate in rates]}}, tmp_path / "g.pt")
+    torch.save({"model": w(8), "step": 12, "optimizer": {"param_groups": [{"lr": 0.1}, {}]}}, tmp_path / "h.pt")
     history = ts.checkpoints(tmp_path, mlp())
+    assert history.learning_rates[6:] == (pytest.approx(0.1), None)
+    history = history[:6]
+    for name in "gh":
+        (tmp_path / f"{name}.pt").unlink()
     assert history.steps == (5, 6, 7, 8, 9, 10)
     assert history.learning_rates == (0.25, 0.125, 0.5, 0.0625, None, None)  # the last has two rates, and so no one
     assert ts.checkpoints(tmp_path, mlp(), learning_rates=1).learning_rates == (1.0,) * 6
@@ -221,6 +229,42 @@ def test_a_run_of_the_transformers_trainer(tmp_path):
     assert ts.checkpoints([run / "checkpoint-500"], given).steps == ts.checkpoints(run / "checkpoint-500", given).steps == (500,)
     assert ts.checkpoints([run / "checkpoint-60" / "..", run / "checkpoint-500"][1:], given).steps == (500,)
     assert torch.equal(numbers(given), numbers(random_gpt2(seed=5))) and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("trainer_state.json", {"global_step": 5, "log_history": [3]}, "has a 'log_history' that is no list of what was logged"),
+        ("trainer_state.json", {"global_step": 5, "log_history": {"a": 1}}, "has a 'log_history' that is no list"),
+        ("model.safetensors.index.json", {"weight_map": {"0.weight": 3}}, "index.json names no files of weights"),
+        (
+            "model.safetensors.index.json",
+            {"weight_map": {"0.weight": "../checkpoint-6/model.safetensors"}},
+            "which is not beside it",
+        ),
+    ],
+)
+def test_what_a_trainers_files_cannot_say_is_one_line(tmp_path, file, content, says):
+    for step in (5, 6):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        save_file(mlp(step).state_dict(), tmp_path / f"checkpoint-{step}" / "model.safetensors")
+    (tmp_path / "runs").mkdir()
+    assert ts.checkpoints(tmp_path, mlp()).steps == (5, 6)
+    if "index" in file:
+        (tmp_path / "checkpoint-5" / "model.safetensors").unlink()
+    (tmp_path / "checkpoint-5" / file).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=says) as caught:
+        ts.checkpoints(tmp_path, mlp())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_that_was_not_saved_whole_is_not_passed_over(tmp_path):
+    for step in (5, 6):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    save_file(mlp(5).state_dict(), tmp_path / "checkpoint-5" / "model.safetensors")
+    (tmp_path / "checkpoint-6" / "optimizer.pt").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match="checkpoint-6 holds no weights, and others beside it do"):
+        ts.checkpoints(tmp_path, mlp())
 
 
 def test_a_trainer_that_really_ran(tmp_path):
@@ -310,6 +354,39 @@ def test_causal_masks_may_be_in_the_file_or_in_the_model_only(tmp_path):
     ):
         torch.save(stored.state_dict(), tmp_path / f"step{step}.pt")
         assert torch.equal(numbers(ts.checkpoints(tmp_path / f"step{step}.pt", given)[0].model), numbers(stored))
+
+
+class Counting(nn.Linear):
+    def __init__(self, seed):
+        super().__init__(2, 2)
+        self.load_state_dict({"weight": torch.full((2, 2), float(seed)), "bias": torch.zeros(2)})
+        self.register_buffer("count", torch.tensor(seed))
+
+
+@pytest.mark.parametrize("lacking", [1, 2])
+def test_what_one_file_may_lack_does_not_come_from_another_file(tmp_path, lacking):
+    for step in (1, 2):
+        state = Counting(step).state_dict()
+        if step == lacking:
+            del state["count"]
+        torch.save(state, tmp_path / f"step{step}.pt")
+    history = ts.checkpoints(tmp_path, Counting(7))
+    torch.save(Counting(3).state_dict() | {"count": torch.tensor(2.5)}, tmp_path / "step3.pt")
+    with pytest.raises(ValueError, match="count is float32 there, with numbers that int64 cannot hold"):
+        ts.checkpoints(tmp_path, Counting(7))
+    assert [int(scope.model.count) for scope in history] == ([7, 2] if lacking == 1 else [1, 7])
+
+
+def test_checkpoints_that_differ_in_a_running_mean_alone_differ(tmp_path):
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    for step in (1, 2):
+        model[0].running_mean += step
+        torch.save(model.state_dict(), tmp_path / f"step{step}.pt")
+    history = ts.checkpoints(tmp_path, model)
+    assert [scope.model[0].running_mean[0].item() for scope in history] == [1, 3]
+    torch.save(model.state_dict(), tmp_path / "step1.pt")
+    with pytest.raises(ValueError, match=r"step1\.pt has other weights than when this history was made"):
+        history[0]
 
 
 def test_running_means_are_of_the_training_and_may_not_be_missing(tmp_path):
@@ -435,6 +512,14 @@ FAULTS = {
     "not only tensors": (lambda f: torch.save({"net": mlp().state_dict()}, f / "step000010.pt"), ValueError, "has 'net', a OrderedDict, where a state dict is expected"),
     "a shard less": (shards, FileNotFoundError, "names no.safetensors, and there is no such file"),
     "two models": (put(state_dict=mlp(3).state_dict()), ValueError, "has weights under 'model' and under 'state_dict'"),
+    "a name that is none": (lambda f: torch.save({3: torch.zeros(1)}, f / "step000010.pt"), ValueError, "has weights under 3, which is no name"),
+    "more than the model can hold": (other(**{"0_weight": torch.full((2, 3), 1e300, dtype=torch.float64)}), ValueError, r"0\.weight is float64 there, with numbers that float32 cannot hold"),
+    "sparse": (other(**{"0_weight": torch.ones(2, 3).to_sparse()}), ValueError, r"0\.weight is sparse_coo there"),
+    "a sparse tensor more": (other(more=torch.eye(3).to_sparse()), ValueError, "it has more, which the model has not"),
+    "a tensor that claims 4 TB": (other(more=torch.ones(1).expand(10**6, 10**6)), ValueError, "it has more, which the model has not"),
+    "a link to nothing": (lambda f: (f / "step000050.pt").symlink_to(f / "no.pt"), FileNotFoundError, "step000050.pt is a link to what is not there"),
+    "two rates that are nearly one": (put(lr=0.1, learning_rate=0.1001), ValueError, "is 0.1 by its 'lr' and 0.1001 by its 'learning_rate'"),
+    "a weight twice, wrapped and not": (other(module_0_weight=torch.zeros(2, 3)), ValueError, r"it has module\.0\.weight, which the model has not"),
     "a history that is no JSON": (lambda f: (f / "history.json").write_text("{nope"), ValueError, "history.json is not JSON"),
     "a rate beside that disagrees": (lambda f: (put(lr=0.1)(f), (f / "history.json").write_text('{"learning_rates": {"10": 0.2}}')), ValueError, "is 0.1 by its 'lr' and 0.2 by history.json"),
 }  # fmt: skip
@@ -472,6 +557,8 @@ CALLS = {
     "a rate of the packaged": (lambda f: ts.checkpoints("digits", learning_rates=0.1), TypeError, "a history of your own needs the model"),
     "another model": (lambda f: ts.checkpoints("digits")._model and ts.checkpoints(f, new_digits_model()), ValueError, "is of another model than the Sequential given: it lacks 4.weight, 4.bias; "),
     "no such checkpoint": (lambda f: ts.checkpoints(f, mlp())[3], IndexError, "there is no checkpoint 3: run has 3, at steps 0, 10, 40"),
+    "a text of rates": (lambda f: ts.checkpoints(f, mlp(), learning_rates="a12"), ValueError, "an entry of learning_rates= is 'a12'"),
+    "a text of steps": (lambda f: ts.checkpoints([f / "step000010.pt"], mlp(), steps="1"), TypeError, "steps is '1': give a list"),
     "folders and files": (lambda f: ts.checkpoints(f.parent / "both", mlp()), ValueError, "has folders of checkpoints and the file step1.pt: give a list"),
 }  # fmt: skip
 

@@ -20,7 +20,7 @@ def test_of_a_model_whose_output_is_a_sum_over_its_samples_the_score_is_1():
     trained = np.stack([0.1 * (y[row, None] * x[row]).sum(0) for row in chosen])
     influence = y[:, None] * (x @ there.T)
     found = datamodeling_score(influence, chosen, trained @ there.T)
-    assert found.score == found.low == found.high == 1 and (found.each == 1).all()
+    assert found.score == 1 and (found.each == 1).all() and np.isnan([found.low, found.high]).all()
     assert datamodeling_score(-influence, chosen, trained @ there.T).score == -1
     assert datamodeling_score(influence, chosen, np.exp(trained @ there.T)).score == 1  # ranks alone count
 
@@ -79,6 +79,29 @@ def test_the_interval_covers(noise, common):
     found = [simulated(rng, 40, 20, noise, common) for _ in range(400)]
     truth = np.mean([each.score for each in found])
     assert 0.91 < np.mean([each.low <= truth <= each.high for each in found]) <= 1
+
+
+@pytest.mark.parametrize(("m", "t"), [(4, 3), (5, 5), (8, 2)])
+def test_few_models_that_are_ranked_right_by_luck_claim_no_certainty(m, t):
+    """The truth is below 1, and a score of 1 comes often."""
+    rng = np.random.default_rng(8)
+    found = [simulated(rng, m, t, 0.1, 0.0) for _ in range(300)]
+    scores, low, high = (np.array([getattr(each, name) for each in found]) for name in ("score", "low", "high"))
+    perfect = scores > 1 - 1e-12
+    assert 0.9 < scores.mean() < 0.99 and perfect.mean() > 0.03
+    assert np.isnan(low[perfect]).all() and np.isfinite(low[~perfect]).all()
+    assert np.mean((low <= scores.mean()) & (scores.mean() <= high), where=~perfect) > 0.93
+
+
+def test_what_is_no_number_is_refused_and_not_left_out():
+    rng = np.random.default_rng(9)
+    chosen, influence = halves(rng, 12, 6), rng.normal(size=(6, 3))
+    measured = chosen @ influence
+    for spoilt in (influence, measured):
+        kept, spoilt[2, 1] = spoilt[2, 1], np.nan
+        with pytest.raises(ValueError, match="no finite number"):
+            datamodeling_score(influence, chosen, measured)
+        spoilt[2, 1] = kept
 
 
 def test_random_influence_scores_nothing():

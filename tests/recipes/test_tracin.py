@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import signal
+import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
@@ -17,6 +19,8 @@ from tensorscope_nb.sweep import progress
 from tensorscope_nb.sweep.progress import listened
 from tensorscope_nb.sweep.request import Unfinished
 
+tracin_module = sys.modules["tensorscope_nb.recipes.tracin"]
+
 IDS = torch.randint(1, 50, (11, 12), generator=torch.Generator().manual_seed(1))
 TRAIN = ts.Samples.tokens(IDS[:6], task="train")
 TEST = ts.Samples.tokens(
@@ -27,6 +31,10 @@ RATES = [0.3, 0.2, 0.1]
 
 def history(n=3, make=random_gpt2):
     return {10 * k: ts.Scope(make(seed=k), name=f"gpt2@{10 * k}") for k in range(n)}
+
+
+def small(seed):
+    return random_gpt2(seed=seed, n_layer=1, n_embd=12)
 
 
 def reference(scopes, train, test, rates):
@@ -128,17 +136,12 @@ def test_the_terms_of_checkpoints_modules_and_tokens_add_up():
         by_sample = ts.recipes.tracin(scopes, TRAIN, TEST, learning_rates=RATES, reduction=reduction)
         scale = np.abs(by_sample["influence"].values).max()
         np.testing.assert_allclose(tokens["influence"], by_sample["influence"], rtol=1e-4, atol=1e-5 * scale)
-        np.testing.assert_allclose(
-            tokens["test_loss"], by_sample["test_loss"] * (_counts() if reduction == "sum" else 1), rtol=1e-5
-        )
+        np.testing.assert_allclose(tokens["test_loss"], by_sample["test_loss"], rtol=1e-5)
+        np.testing.assert_allclose(tokens["test_loss"][0], scopes[0].losses(TEST), rtol=1e-5)
         np.testing.assert_allclose(total(tokens["token_influence"], -1), tokens["influence"], rtol=1e-9)
         np.testing.assert_allclose(tokens["token_contribution"].sum("checkpoint", skipna=False), tokens["token_influence"])
         known = np.isfinite(tokens["token_influence"].values[0])
         assert (known == (np.arange(9) >= 1) & TEST.attention_mask.bool().numpy()).all()
-
-
-def _counts():
-    return (TEST.lengths - 1).numpy()
 
 
 def test_one_token_is_what_a_label_on_it_alone_gives():
@@ -227,6 +230,105 @@ def test_an_interrupt_keeps_the_checkpoints_that_are_done(monkeypatch):
     np.testing.assert_allclose(found["influence"], expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
 
 
+def test_a_signal_that_waits_for_the_end_of_a_checkpoint_finds_it_counted(monkeypatch):
+    at = tracin_module.across
+    calls = []
+
+    def signalled(*given, **how):
+        found = at(*given, **how)
+        calls.append(1)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(tracin_module, "across", signalled)
+    with pytest.raises(Unfinished) as ended:
+        ts.recipes.tracin(history(3), TRAIN, TEST, learning_rates=RATES)
+    (found,) = ended.value.results
+    said = json.loads(found.attrs["tensorscope"])
+    assert found["checkpoint"].values.tolist() == [0, 10] and said["n_checkpoints"] == len(said["weights"]) == 2
+    expected = reference(list(history(3).values())[:2], TRAIN, TEST, RATES[:2])
+    np.testing.assert_allclose(found["influence"], expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+
+
+def test_an_interrupt_within_a_checkpoint_leaves_that_checkpoint_out():
+    """Half of its products are not there, and would be read as 0."""
+    scopes, runs, stop = history(2), [], []
+
+    def signalled(*_):
+        runs.append(1)
+        if len(runs) in stop:
+            signal.raise_signal(signal.SIGINT)
+
+    scopes[10].model.register_forward_pre_hook(signalled)
+    ts.recipes.tracin(scopes, TRAIN, TEST, learning_rates=0.1, chunk=1)
+    total = len(runs)
+    assert total > 10
+    for number in (2, total // 2, total):
+        runs.clear()
+        stop[:] = [number]
+        with pytest.raises(Unfinished) as ended:
+            ts.recipes.tracin(scopes, TRAIN, TEST, learning_rates=0.1, chunk=1)
+        (found,) = ended.value.results
+        assert found["checkpoint"].values.tolist() == [0]
+
+
+def test_units_say_whether_tokens_are_averaged_or_summed():
+    scope = ts.checkpoints("tiny")[1:2]
+    for reduction, unit in (("mean", "nats per token"), ("sum", "nats")):
+        found = ts.recipes.tracin(scope, TRAIN, TEST, reduction=reduction)
+        assert found["influence"].attrs["units"] == unit and found["train_loss"].attrs["units"] == "nats per token"
+
+
+def frozen():
+    scopes = history(2)
+    scopes[10].model.transformer.wpe.weight.requires_grad_(False)
+    return scopes
+
+
+def another_activation():
+    make = lambda kind: ts.Scope(torch.nn.Sequential(torch.nn.Linear(4, 3), kind()))
+    return [make(torch.nn.Tanh), make(torch.nn.ReLU)]
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        (frozen, r"transformer.wpe.weight is \(24, 24\), frozen at step 10 and \(24, 24\) at step 0"),
+        (another_activation, "module 1 is ReLU at step 1 and Tanh at step 0"),
+        (lambda: [ts.Scope(random_gpt2(seed=1)), ts.Scope(random_gpt2(seed=2, n_head=4))], "the number of heads is 4 at step 1"),
+        (
+            lambda: [history(1)[0], ts.Scope(random_gpt2(seed=1), loss=squared_error)],
+            "the loss is custom: squared_error at step 1",
+        ),
+    ],
+)
+def test_checkpoints_of_one_run_are_alike_in_more_than_shapes(given, says):
+    with pytest.raises(ValueError, match=says):
+        ts.recipes.tracin(given(), TRAIN, TEST)
+
+
+def test_known_learning_rates_that_are_all_0_are_no_influence_of_0():
+    given = ts.checkpoints("digits")[:1]
+    given.learning_rates = (0.0,)
+    train, test = ts.datasets.digits("train", n=3), ts.datasets.digits("test", n=2)
+    with pytest.raises(ValueError, match="the learning rate is 0 at every checkpoint"):
+        ts.recipes.tracin(given, train, test)
+    assert (ts.recipes.tracin(given, train, test, learning_rates=0.2)["learning_rate"] == 0.2).all()
+
+
+def test_a_chunk_of_none_is_refused():
+    with pytest.raises(ValueError, match="chunk is 0"):
+        ts.recipes.tracin(history(1), TRAIN, TEST, chunk=0)
+
+
+def test_the_products_of_every_module_count_as_memory():
+    with ts.options(memory=60_000):  # 720 bytes of all weights together, 6480 of the modules
+        ts.recipes.tracin(history(3, small), TRAIN, TEST, per_module=True)
+    with ts.options(memory=5_000), pytest.raises(ValueError, match="the contributions of all pairs at all checkpoints take"):
+        ts.recipes.tracin(history(3, small), TRAIN, TEST, per_module=True)
+
+
 def test_the_packaged_history_brings_its_learning_rates():
     checkpoints = ts.checkpoints("tiny")
     train = ts.datasets.shakespeare(checkpoints[0], n=4, length=16, split="train")
@@ -299,6 +401,9 @@ def test_what_is_no_history_is_refused(given, says):
     "rates, says",
     [
         ([0.1, 0.2], "learning_rates has 2 numbers for 3 checkpoints"),
+        ([0.1], "learning_rates has 1 numbers for 3 checkpoints"),
+        ({0: 0.1}, "learning_rates is {0: 0.1}: give one number"),
+        (True, "learning_rates is True: give one number"),
         ("0.1", "learning_rates is '0.1': give one number"),
         ([0.1, -0.2, 0.1], "not negative and not all 0"),
         ([0.0, 0.0, 0.0], "not negative and not all 0"),
@@ -319,7 +424,7 @@ def test_test_tokens_are_asked_of_language_models_only():
     with pytest.raises(ts.UnsupportedModel, match="is for language models"):
         x = ts.Samples.tensors(torch.randn(4, 10), torch.arange(4) % 3)
         ts.recipes.tracin(ts.Scope(build("mlp")), x, x, test_unit="token")
-    with pytest.raises(ValueError, match="sample_unit is 'word'"):
+    with pytest.raises(ValueError, match="test_unit is 'word': choose"):
         ts.recipes.tracin(history(1), TRAIN, TEST, test_unit="word")
 
 
@@ -362,10 +467,37 @@ def test_critical_samples_by_what_is_asked():
     assert mean["contributions"][0] == {0: 1.25, 10: 0.75} and mean["ci_low"].tolist() == [-2.0, -1.0, -3.0]
 
 
+def test_samples_of_equal_influence_are_listed_in_their_order():
+    """A sample that is there twice is as critical each time."""
+    tied = made()
+    tied["influence"][:, 0] = [-2.0, -2.0, -2.0]
+    tied["influence"][:, 1] = 2.0
+    table = ts.recipes.critical_samples(tied, n=2)
+    assert table["sample"].tolist() == ["a", "b", "a", "b"] and table["rank"].tolist() == [1, 2, 1, 2]
+
+
+def test_a_sample_without_gradient_has_no_relative_influence():
+    silent = made()
+    silent["influence"][0], silent["self_influence"][0] = 0.0, 0.0
+    table = ts.recipes.critical_samples(silent, test_sample="u", by="relative")
+    assert table["sample"].tolist() == ["b", "c"]
+
+
+def test_a_number_that_is_none_is_not_ranked_as_0():
+    broken = made()
+    broken["influence"][1, 1] = np.nan
+    assert len(ts.recipes.critical_samples(broken, test_sample="u")) == 3
+    for options, name in (({}, "v"), ({"test_sample": "v"}, "v"), ({"mean": True}, "mean")):
+        with pytest.raises(ValueError, match=f"the influence of 'b' is no finite number .test_sample '{name}'"):
+            ts.recipes.critical_samples(broken, **options)
+
+
 @pytest.mark.parametrize(
     "options, says",
     [
         ({"n": 0}, "n is 0"),
+        ({"n": 2.5}, "n is 2.5"),
+        ({"n": "2"}, "n is '2'"),
         ({"test_sample": "w"}, "there is no test sample 'w': ids are such as 'u'"),
         ({"test_sample": 2}, "there are 0 to 1"),
         ({"by": "size"}, "by is 'size'"),

@@ -1,6 +1,7 @@
 """What a study says before it runs, while it runs, and when it is stopped."""
 
 import json
+import sys
 import threading
 import time
 
@@ -212,6 +213,27 @@ def test_members_that_fit_no_common_array_are_told_apart_and_other_results_are_k
         study.run(eigenvalues.using(k=1, tolerance=0.1, density=2))
     study.run(eigenvalues.using(k=1, tolerance=0.1, density=2, density_range=(-30, 30)))
     assert study["hessian_eigenvalues"]["density"].dims == ("model", "curvature")
+
+
+def test_an_interrupt_of_a_recipe_that_follows_a_history_keeps_the_checkpoints_done():
+    history = ts.checkpoints("tiny")[:3]
+    train, test = (ts.datasets.code(history[0], n=3, length=16, split=split) for split in ("train", "test"))
+    study = ts.Study(history, test)
+    heard = Heard(study, stop_at="checkpoints: 2 of 3")
+    with pytest.raises(KeyboardInterrupt):
+        study.run(ts.recipes.tracin.using(train=train, test=test))
+    assert any(text == "checkpoints: 2 of 3" for _, text in heard.texts)
+    assert study["tracin"]["checkpoint"].values.tolist() == list(history.steps[:2])
+    assert json.loads(study["tracin"].attrs["tensorscope"])["partial"] is True
+
+
+def test_the_plan_of_a_recipe_that_follows_a_history_runs_one_checkpoint(monkeypatch):
+    module, calls = sys.modules["tensorscope_nb.recipes.tracin"], []
+    monkeypatch.setattr(module, "across", lambda *given, kept=module.across, **how: calls.append(1) or kept(*given, **how))
+    history = ts.checkpoints("tiny")[:3]
+    train, test = (ts.datasets.code(history[0], n=3, length=16, split=split) for split in ("train", "test"))
+    ts.Study(history, test).plan(ts.recipes.tracin.using(train=train, test=test))
+    assert len(calls) == 1
 
 
 def test_a_recipe_that_follows_a_history_runs_along_the_others():

@@ -6,7 +6,7 @@ from model_zoo import build
 from tiny_models import random_gpt2
 
 import tensorscope_nb as ts
-from tensorscope_nb.sweep.across import across
+from tensorscope_nb.sweep.across import Passing, across
 
 
 def check(scope, samples, held, bound=1e-5, **how):
@@ -70,8 +70,30 @@ def test_a_gradient_that_is_no_number_is_named():
 
 def test_what_is_held_does_not_fit_at_all():
     scope = ts.Scope(random_gpt2())
-    with ts.options(memory=10_000), pytest.raises(ValueError, match="the gradients of one sample take"):
+    with (
+        ts.options(memory=10_000),
+        pytest.raises(ValueError, match="the gradients of a sample that is held and of one that goes by take"),
+    ):
         across(scope, tokens(2, 8, 50, 1, "a"), tokens(3, 8, 50, 2, "b"), chunk=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("memory", [200_000, 400_000])
+def test_what_is_held_keeps_to_its_half_of_the_memory_option(monkeypatch, dtype, memory):
+    """Gradients of half precision are held in single."""
+    sizes = []
+
+    def begin(self, n, kept=Passing.begin):
+        forms = [form for against in self.held.values() for form in against.held.forms]
+        sizes.append(sum(tensor.nbytes for form in forms for tensor in vars(form).values() if isinstance(tensor, torch.Tensor)))
+        kept(self, n)
+
+    monkeypatch.setattr(Passing, "begin", begin)
+    scope = ts.Scope(random_gpt2(vocab_size=400).to(dtype))
+    samples, held = tokens(2, 8, 400, 1, "a"), tokens(12, 8, 400, 2, "b")
+    with ts.options(memory=memory):
+        across(scope, samples, held, chunk=4)
+    assert sizes and all(size <= memory / 2 * 1.05 for size in sizes)  # the numbers of the tokens are not counted
 
 
 def test_small_tensors_go_by_at_once_and_as_many_as_fit():

@@ -73,7 +73,7 @@ def test_masked_models_and_others():
     losses = scope.losses(apart).reshape(5, 2)
     assert torch.allclose(losses.mean(1), scope.losses(samples), atol=1e-6)
     rows = ts.Samples.tensors(torch.rand(3, 10), torch.tensor([0, 1, 2]))
-    with pytest.raises(ts.UnsupportedModel, match="sample_unit='token' is for language models"):
+    with pytest.raises(ts.UnsupportedModel, match="the unit 'token' is for language models"):
         ts.recipes.grouped_fisher(ts.Scope(build("mlp")), rows, sample_unit="token")
     with pytest.raises(ValueError, match="sample_unit is 'word'"):
         ts.recipes.grouped_fisher(scope, samples, sample_unit="word")
