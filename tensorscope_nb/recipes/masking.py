@@ -17,15 +17,13 @@ def enforced(parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]
 
     Their gradients are zero from the moment at which backward adds them, so that they count neither in a norm that
     gradients are clipped by nor in what an optimizer remembers. A step is seen by the hook that torch calls for all
-    optimizers, and one that holds none of these weights is let be.
+    optimizers, also for those that hold none of these weights: they are zero already.
     """
     held = [parameters[name] for name in masks]
     factors = [mask.to(p) for p, mask in zip(held, masks.values(), strict=True)]
-    own = set(map(id, parameters.values()))
 
     def after(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
-            torch._foreach_mul_([p.data for p in held], factors)
+        torch._foreach_mul_([p.data for p in held], factors)
 
     with ExitStack() as stack:
         for p, factor in zip(held, factors, strict=True):

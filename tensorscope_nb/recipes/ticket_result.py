@@ -34,9 +34,11 @@ def result_of(
     names = ("ticket", *design.controls, "dense")
     scores = np.array([[[found.scores[i][name] for found in done] for i in range(len(at))] for name in names])
     dims = ("control", "sparsity", "replicate")
+    trained = design.train_steps > 0
+    done_to_it = "training" if trained else "pruning"
     variables: dict[str, Variable] = {
-        "loss": (dims, scores[..., 0], "loss after training", unit),
-        "accuracy": (dims, scores[..., 1], "accuracy after training", right),
+        "loss": (dims, scores[..., 0], f"loss after {done_to_it}", unit),
+        "accuracy": (dims, scores[..., 1], f"accuracy after {done_to_it}", right),
     }
     better = {name: _advantage(scores, i) for i, name in enumerate(("loss", "accuracy"))}
     for name, (mean, low, high) in better.items():
@@ -60,7 +62,6 @@ def result_of(
         "parameter": positions(scope.model, prunable),
         **module_coords(scope, modules),
     }
-    trained = design.train_steps > 0
     method = "iterative magnitude pruning" if trained else "one-shot magnitude pruning, nothing is trained"
     result = dataset(
         variables, coords, **said, method=method, seed=design.seed, n_seeds=len(done), n_weights=design.counts[0],

@@ -98,7 +98,7 @@ class Trainee:
                 return
             running = self._blocks(steps, seed)
             for i in count():
-                with self._seeded(seed_of(seed, steps.start, i)), torch.enable_grad():
+                with self._seeded(seed_of(seed, steps.start, i)), torch.enable_grad(), allowed():
                     self.scope.model.train()
                     if next(running, END) is END:
                         break
@@ -116,8 +116,7 @@ class Trainee:
         if isinstance(self.train_fn, Trainer):
             yield from self.train_fn.steps(self.scope, self.train, steps, seed)
         else:
-            with allowed():
-                self.train_fn(self.scope, self.train, steps, seed)
+            self.train_fn(self.scope, self.train, steps, seed)
 
     def _check_same(self, option: str) -> None:
         """Weights that are others, or gone, cannot be rewound or pruned."""

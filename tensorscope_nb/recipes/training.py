@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import output_of
+from tensorscope_nb.scope.forward import call
 from tensorscope_nb.scope.loss import check_attached
+from tensorscope_nb.scope.point import main_tensor
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
@@ -79,16 +80,18 @@ class Trainer:
 
     def steps(self, scope: Scope, train: Samples, steps: range, seed: int) -> Iterator[None]:
         """Goes through ``steps``, and yields between blocks of them."""
-        optimizer = self.made([p for p in scope.model.parameters() if p.requires_grad])
+        trained = [p for p in scope.model.parameters() if p.requires_grad]
+        optimizer = self.made(trained)
         batches = Batches(train, scope.rule.n_terms(train).float(), self.batch_size, seed)
         for done, step in enumerate(steps, 1):
             part, shares = batches.at(step)
-            losses = scope.rule.per_sample(output_of(scope.model, part, scope.anatomy), part)
+            losses = scope.rule.per_sample(main_tensor(call(scope.model, part, scope.anatomy)), part)
             loss = losses @ shares.to(losses)
             if done == 1:
                 check_attached(loss)
-            self._check(float(loss.detach()), step)
-            optimizer.zero_grad()
+            self._check(loss.item(), step, first=done == 1)
+            for p in trained:
+                p.grad = None  # what zero_grad() does, a tenth of a small step faster
             loss.backward()
             optimizer.step()
             if done % BLOCK == 0 and done < len(steps):
@@ -105,8 +108,13 @@ class Trainer:
             return torch.optim.SGD(parameters, self.learning_rate)
         return torch.optim.Adam(parameters, self.learning_rate, fused=all(p.device.type in FUSED for p in parameters))
 
-    def _check(self, loss: float, step: int) -> None:
+    def _check(self, loss: float, step: int, first: bool) -> None:
         if loss - loss != 0:  # infinite, or not a number
+            if first:
+                raise ValueError(
+                    f"the loss is {loss:g} before a step is taken: the model does not work with these weights at zero (one that "
+                    "divides by their norm?); choose others by modules="
+                )
             rate = "the rate of your optimizer" if callable(self.optimizer) else f"learning_rate={self.learning_rate:g}"
             raise ValueError(f"the training diverged, at step {step} the loss is {loss:g}: take less than {rate}")
 

@@ -91,7 +91,9 @@ def inputs(samples: Samples, anatomy: Anatomy, device: Any, dtype: Any) -> dict[
 
 def call(model: nn.Module, samples: Samples, anatomy: Anatomy) -> Any:
     """The model's own output for one chunk."""
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), next(model.parameters()))
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if parameter is None:
+        parameter = next(model.parameters())
     given = inputs(samples, anatomy, parameter.device, parameter.dtype)
     return model(given.pop("x"), **given) if "x" in given else model(**given)
 

@@ -46,7 +46,8 @@ class Point:
 
 def main_tensor(value: Any) -> Tensor:
     """The tensor that a module passes on: itself, the first of a tuple, or the logits (else the states) of a model's output."""
-    return value[_place(value)] if _place(value) is not None else value
+    place = _place(value)
+    return value if place is None else value[place]
 
 
 def with_main_tensor(value: Any, tensor: Tensor) -> Any:

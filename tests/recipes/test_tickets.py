@@ -265,6 +265,55 @@ def test_order_is_a_function_of_seed_and_step_and_each_epoch_goes_once_through_t
     assert torch.equal(part.inputs["x"], samples[list(part.ids)].inputs["x"]) and float(shares.sum()) == pytest.approx(1)
 
 
+class Drawing(nn.Module):
+    """Draws from the global generator in training, as a dropout does."""
+
+    seen: list[float] = []
+
+    def forward(self, x):
+        if self.training:
+            self.seen.append(float(torch.rand(())))
+        return x
+
+
+def test_what_a_dropout_draws_is_new_at_each_step_and_the_same_for_ticket_and_controls():
+    scope, samples = task()
+    scope.model.append(Drawing())
+    Drawing.seen.clear()
+    prune(scope, samples, sparsities=(0.2,), train_steps=45, n_seeds=2)
+    assert len(Drawing.seen) == 2 * 4 * 45  # replicates, trainings (dense, ticket and two controls), steps
+    drawn = np.array(Drawing.seen).reshape(2, 4, 45)
+    assert (drawn == drawn[:, :1]).all() and len(set(drawn[:, 0].ravel())) == 90
+
+
+def test_a_training_begins_without_gradients_of_the_last():
+    scope, samples = task()
+
+    def accumulates(copy_of, train, steps, seed):
+        assert all(p.grad is None for p in copy_of.model.parameters())
+        nn.functional.cross_entropy(copy_of.model(train.inputs["x"]), train.labels).backward()
+
+    prune(scope, samples, sparsities=(0.5,), train_steps=1, train_fn=accumulates)
+
+
+def test_random_masks_are_nested_as_those_of_the_ticket_are():
+    scope, samples = task()
+    watch = Watch()
+    found = prune(scope, samples, sparsities=(0.2, 0.4), prune_rate=0.9, train_steps=1, train_fn=watch)
+    few, many = (watch.starts[i] == 0 for i in (3, 6))  # dense, ticket, reinit, random, ticket, reinit, random
+    assert (int(few.sum()), int(many.sum())) == (22, 43) and bool((many | ~few).all())
+    assert not np.array_equal(~few.numpy(), found["mask"].values[0])
+
+
+def test_a_model_that_breaks_where_weights_are_zero_is_told_from_a_training_that_diverges():
+    _, samples = task()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 3)), nn.Linear(3, 3))
+    with pytest.raises(ValueError, match=r"the loss is nan before a step is taken: .*choose others by modules="):
+        prune(ts.Scope(model.eval()), samples, sparsities=(0.9,), train_steps=3)
+
+
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others():
     scope, samples = task(dropout=0.3, norm=True)
     options = {"sparsities": (0.5,), "train_steps": 30, "n_seeds": 2, "rewind_step": 3}
@@ -336,6 +385,37 @@ def test_a_language_model_is_scored_by_its_predicted_tokens():
     assert float(trained["loss"].sel(control="ticket")[0, 0]) < 0.8 * float(loss)
 
 
+def test_a_language_model_trains_on_the_mean_over_predicted_tokens():
+    scope = ts.Scope(random_gpt2())
+    for module in scope.model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    ids = torch.randint(1, 50, (6, 10), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[::2, 4:] = 0
+    samples = ts.Samples.tokens(ids, mask)
+    found = prune(scope, samples, sparsities=(0.2,), train_steps=1, optimizer="sgd", learning_rate=1.0, controls=False)
+    model, seen = copy.deepcopy(scope.model), mask[:, 1:].bool()
+
+    def loss():
+        logits = model(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0)).logits[:, :-1]
+        return nn.functional.cross_entropy(logits[seen], ids[:, 1:][seen])
+
+    loss().backward()
+    with torch.no_grad():
+        for p in model.parameters():
+            p -= p.grad
+    assert float(found["round_loss"][0, 0]) == pytest.approx(loss().item(), rel=1e-5)
+
+
+def test_density_is_the_mean_share_over_replicates():
+    scope, samples = task()
+    found = prune(scope, samples, sparsities=(0.5,), train_steps=5, n_seeds=3, controls=False)
+    first, last = found["mask"].values[:, 0, :72].mean(1), found["mask"].values[:, 0, 72:].mean(1)
+    assert len(set(first)) > 1
+    np.testing.assert_allclose(found["density"].values[0], [first.mean(), last.mean()])
+
+
 def test_one_shot_pruning_trains_nothing_and_is_named_so():
     scope, samples = task()
     found = prune(scope, samples, sparsities=(0.25, 0.6), train_steps=0)
@@ -352,6 +432,7 @@ def test_one_shot_pruning_trains_nothing_and_is_named_so():
         float(ts.Scope(model).losses(samples).mean()), rel=1e-6
     )
     assert "one-shot" not in said(prune(scope, samples, sparsities=(0.25,), train_steps=1))["method"]
+    assert [found[name].attrs["long_name"] for name in ("loss", "accuracy")] == ["loss after pruning", "accuracy after pruning"]
 
 
 def test_advantages_are_paired_over_replicates_with_student_intervals():
@@ -433,18 +514,33 @@ def test_an_interrupt_comes_in_the_middle_of_a_training_and_changes_nothing():
 
     def stop(module, args):
         steps.append(module.training)
-        if sum(steps) == 250:
+        if sum(steps) == 245:
             signal.raise_signal(signal.SIGINT)
 
     hook = scope.model.register_forward_pre_hook(stop)
     with pytest.raises(Unfinished) as stopped:
         prune(scope, samples, sparsities=(0.2, 0.6), train_steps=50)
     hook.remove()
-    assert sum(steps) == 250 and stopped.value.results[0]["sparsity"].values.tolist() == [
+    assert sum(steps) == 245 and stopped.value.results[0]["sparsity"].values.tolist() == [
         0.2
     ]  # four trainings, the fifth stopped
     assert torch.equal(flat(scope), before) and torch.equal(torch.get_rng_state(), state)
     assert not _global_optimizer_post_hooks
+
+
+def test_an_interrupt_comes_in_the_middle_of_a_train_fn():
+    scope, samples = task()
+    calls = []
+
+    def stop(copy_of, train, steps, seed):
+        calls.append("begun")
+        if len(calls) == 11:
+            signal.raise_signal(signal.SIGINT)
+        calls.append("ended")
+
+    with pytest.raises(Unfinished):
+        prune(scope, samples, sparsities=(0.5,), train_steps=1, train_fn=stop)
+    assert len(calls) == 11 and not _global_optimizer_post_hooks
 
 
 def test_results_are_shown_on_the_way():

@@ -1,5 +1,7 @@
 import { expect, test } from "vitest";
+import type { Reading } from "../src/core/measure";
 import { gridShape } from "../src/views/grid";
+import { words } from "../src/views/grid-plot";
 import { aboutLine, plainText, tokenLines } from "../src/views/matrix-words";
 import { missingWords, placesAlong, rowWords, textOf } from "../src/views/pair-words";
 import { tokensOf } from "../src/core/tokens";
@@ -63,4 +65,18 @@ test("a tooltip has the task, numbers and the beginning of the text of each samp
 test("labels stand upright where they do not fit beside each other", () => {
   const shape = (text: string) => gridShape(500, 12, 10, { rowLabels: ["a"], columnLabels: Array(10).fill(text), square: true });
   expect([shape("code-0").cell, shape("code-0").steep, shape("codes-0").steep]).toEqual([44, false, true]);
+});
+
+test("a picture has room for what its columns are called", () => {
+  const shape = (columns: string) => gridShape(500, 3, 1, { rowLabels: ["0"], columnLabels: ["0.8"], columns, square: true });
+  expect(shape("head").width).toBe(shape("").width);
+  const { width, left, cell } = shape("share of weights set to zero");
+  expect(width / 2).toBeGreaterThan(Math.max(left + cell / 2, "share of weights set to zero".length * 2.9));
+  expect(gridShape(120, 3, 1, { columns: "share of weights set to zero" }).width).toBe(120);
+});
+
+test("a negative value has its number in a cell where a positive one has", () => {
+  const pen = { measureText: (text: string) => ({ width: 6.2 * text.length }) as TextMetrics };
+  const written = (value: number, width: number) => words(pen, { values: new Float64Array([value]) } as unknown as Reading, 0, 0.07, width);
+  expect([written(0.003, 42), written(-0.003, 42), written(-0.003, 60), written(-0.003, 20)]).toEqual(["0.003", "−.003", "−0.003", ""]);
 });

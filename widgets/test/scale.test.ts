@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { cellText, linear, numberText, ticks, tickText, timeScale } from "../src/core/scale";
+import { rampTicks } from "../src/core/legend";
+import { cellText, counted, linear, numberText, ticks, tickText, timeScale } from "../src/core/scale";
 
 const STEPS = [0, 200, 600, 900, 1000, 1200, 1800, 3000];
 
@@ -26,6 +27,23 @@ test("numbers as text", () => {
   expect(cellText(0.834, 1)).toBe("0.83");
   expect(cellText(-0.001, 1)).toBe("0.00");
   expect(cellText(NaN, 1)).toBe("");
+});
+
+test("no two ticks of an axis read alike, however close the values are", () => {
+  const written = (low: number, high: number, step: number) => ticks(low, high, 5).map((t) => tickText(t, step));
+  expect(written(2.30255, 2.30263, 2e-5)).toEqual(["2.30256", "2.30258", "2.30260", "2.30262"]);
+  expect(written(0.0012, 0.00126, 1e-5)).toEqual(["1.2e−3", "1.21e−3", "1.22e−3", "1.23e−3", "1.24e−3", "1.25e−3", "1.26e−3"]);
+  expect(written(300000, 302000, 500)).toEqual(["3e5", "3.005e5", "3.01e5", "3.015e5", "3.02e5"]);
+  expect(written(0, 4e-5, 1e-5)).toEqual(["0", "1e−5", "2e−5", "3e−5", "4e−5"]);
+});
+
+test("numbers below a colour bar do not run into each other", () => {
+  expect(rampTicks([-1, 1], 190).map(([, text]) => text)).toEqual(["−1.0", "−0.5", "0.0", "0.5", "1.0"]);
+  expect(rampTicks([-0.0137, 0.0137], 190).map(([, text]) => text)).toEqual(["−0.01", "0.00", "0.01"]);
+});
+
+test("one of something is no several", () => {
+  expect([counted(0, "test sample"), counted(1, "test sample"), counted(1437, "sample")]).toEqual(["0 test samples", "1 test sample", "1,437 samples"]);
 });
 
 test("time is linear where there is room", () => {

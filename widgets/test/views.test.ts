@@ -6,6 +6,7 @@ import { tokensOf } from "../src/core/tokens";
 import { cellAt, gridShape, groupsOf, runs } from "../src/views/grid";
 import { shownLabels } from "../src/views/grid-plot";
 import { axisTicks, commonName, lineAt, linesOf, shortName, spread } from "../src/views/lines";
+import { leftOf } from "../src/views/timeline-plot";
 import { cubeOf } from "./cubes";
 
 test("a HeadGrid has layer 0 at the bottom", () => {
@@ -166,4 +167,9 @@ test("several variables are called by what their names have in common", () => {
 test("numbers that are no time stand at their own distances, however close", () => {
   const at = timeScale([0, 0.5, 0.99, 0.999], [0, 1000], 0);
   expect([at.words, at.at(1), at.at(3)]).toEqual(["", expect.closeTo(500.5, 1), 1000]);
+});
+
+test("a Timeline makes room for long numbers", () => {
+  expect(leftOf([[0, "0.000"], [1, "0.005"]])).toBe(58);
+  expect(leftOf([[2.30202, "2.302020"], [2.302025, "2.302025"]])).toBeGreaterThan(16 + 8 * 6);
 });

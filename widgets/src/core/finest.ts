@@ -2,6 +2,7 @@
 // at one checkpoint, or the mean of all.
 import type { Cube, Variable } from "./cube";
 import { indicesAt } from "./rules";
+import { counted } from "./scale";
 import { absent } from "./slice";
 import type { Cursor } from "./types";
 
@@ -11,7 +12,7 @@ export interface Finest {
   notes: string[];
 }
 
-const plural = (dim: string): string => `${dim.replaceAll("_", " ")}s`;
+const ofAll = (noun: string, n: number): string => (n === 1 ? `of the only ${noun}` : `no ${noun} selected: all ${counted(n, noun)}`);
 
 /**
  * `shown`, or of those that may stand in its place the finest whose dimensions besides the axes are all selected; where not even
@@ -25,7 +26,7 @@ export function finest(cube: Cube, shown: Variable, instead: string[] | undefine
   const among = chosen.length ? chosen : there;
   const longest = (a: Variable, b: Variable) => (chosen.length ? rest(b).length > rest(a).length : rest(b).length < rest(a).length);
   const variable = among.reduce((best, v) => (longest(best, v) ? v : best));
-  const notes = rest(shown).filter((d) => !variable.dims.includes(d)).flatMap((d) => [`no ${d.replaceAll("_", " ")} selected: all ${cube.dims[d].toLocaleString("en")} ${plural(d)}`, ...absent(cube, d, cursor)]);
+  const notes = rest(shown).filter((d) => !variable.dims.includes(d)).flatMap((d) => [ofAll(d.replaceAll("_", " "), cube.dims[d]), ...absent(cube, d, cursor)]);
   const heavy = instead.some((n) => !cube.variables[n]);
   const lost = heavy ? Object.keys(cube.dims).filter((d) => d in cursor && !axes.includes(d) && d.startsWith("test_") && !variable.dims.includes(d)) : [];
   return { variable, notes: [...notes, ...lost.map((d) => `does not follow the ${d.replaceAll("_", " ")}`)] };

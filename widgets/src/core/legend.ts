@@ -50,6 +50,14 @@ export function showLegend(element: HTMLElement, scale: ColourScale, label: stri
   element.replaceChildren(legend(scale, label, marks, indent, width, reference, placed));
 }
 
+/** Five numbers or so below a bar, fewer where they would run into each other. */
+export function rampTicks(domain: [number, number], width: number): [number, string][] {
+  const place = linear(domain, [0, width]);
+  const clear = (ticks: [number, string][]) => ticks.every(([t, text], i) => !i || place(t) - place(ticks[i - 1][0]) > ((text.length + ticks[i - 1][1].length) / 2) * 6.2 + 4);
+  const tried = [4, 3, 2].map((count) => roundTicks(domain, count));
+  return tried.find(clear) ?? tried[2];
+}
+
 function legend(scale: ColourScale, label: string, marks: Mark[], indent: number, width: number, reference?: number, placed?: [number, string][]): HTMLElement {
   const [low, high] = scale.domain;
   const place = linear([low, high], [0, width]);
@@ -57,7 +65,7 @@ function legend(scale: ColourScale, label: string, marks: Mark[], indent: number
   bar.style.background = gradient(scale);
   const ramp = h("div", { class: "ts-ramp" }, bar);
   ramp.style.width = `${width}px`;
-  for (const [t, text] of placed ?? roundTicks([low, high], 4)) {
+  for (const [t, text] of placed ?? rampTicks([low, high], width)) {
     const tick = h("span", { class: "ts-ramp-tick" }, text);
     tick.style.left = `${place(t)}px`;
     ramp.append(tick);

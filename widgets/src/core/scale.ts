@@ -37,12 +37,19 @@ export function ticks(low: number, high: number, count = 5): number[] {
 
 const minus = (text: string): string => text.replace(/-/g, "−");
 
-/** Numbers along an axis: as many decimals as the step asks for. */
+/** Numbers along an axis: as many decimals as the step asks for, so that no two ticks read alike. */
 export function tickText(value: number, step: number): string {
   const size = Math.abs(value);
-  if (size >= 1e5 || (step < 1e-4 && size > 0)) return minus(value.toExponential(1).replace(/\.0e/, "e").replace("e+", "e"));
+  if (step < 1e-4 && size === 0) return "0";
+  if (size >= 1e5 || (step < 1e-4 && size > 0 && size < 1e-2)) {
+    const digits = Math.max(1, Math.floor(Math.log10(size) + 1e-9) - Math.floor(Math.log10(step) + 1e-9));
+    return minus(value.toExponential(Math.min(digits, 15)).replace(/\.?0*e/, "e").replace("e+", "e"));
+  }
   return minus(value.toFixed(Math.max(0, -Math.floor(Math.log10(step) + 1e-9))));
 }
+
+/** So many of something: 1 sample, 1,437 samples. */
+export const counted = (n: number, noun: string): string => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 
 /** One number by itself: three significant digits, no exponent where it can be read without. */
 export function numberText(value: number, digits = 3): string {

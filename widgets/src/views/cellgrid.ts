@@ -112,7 +112,7 @@ const cellGrid = (heads: boolean): Kind => (stage: Stage) => {
       const range = reading.difference ? extent(reading.values) : rangeOf(cube, variable, axes, cursor, options.reduce);
       scale = colourScale(range, stage.theme.dark, reading.signed, !heads);
       const many = words ? columns.length - trailing() : columns.length;
-      shape = gridShape(stage.width(), rows.length, many, heads ? undefined : { worded: words !== null, rowLabels, columnLabels, upward: Boolean(options.upward), square: true, grouped: groups[1].length > 0 });
+      shape = gridShape(stage.width(), rows.length, many, heads ? undefined : { worded: words !== null, rowLabels, columnLabels, columns: axisLabel(cube, columnDim), upward: Boolean(options.upward), square: true, grouped: groups[1].length > 0 });
       const size = heads ? `${rows.length} layers × ${columns.length} heads` : `${rows.length} × ${columns.length}`;
       const none = reading.values.every(Number.isNaN) ? [`no values here${variable.words.nan ? `: ${variable.words.nan}` : ""}`] : [];
       setText(stage.title, options.title || sentence(variable.longName));

@@ -144,8 +144,8 @@ export function missing(c: Context, b: Box, theme: Theme): void {
   c.globalAlpha = 1;
 }
 
-/** The value with half its interval, the value alone, or nothing: what there is room for. */
-function words(c: Context, { values, low, high }: Reading, i: number, largest: number, width: number): string {
+/** The value with half its interval, the value alone, without its leading zero, or nothing: what there is room for. */
+export function words(c: Pick<Context, "measureText">, { values, low, high }: Reading, i: number, largest: number, width: number): string {
   const text = cellText(values[i], largest);
   const half = low && high ? (high[i] - low[i]) / 2 : NaN;
   const fits = (t: string) => t.length * 7 + 6 <= width || c.measureText(t).width + 6 <= width;
@@ -153,7 +153,8 @@ function words(c: Context, { values, low, high }: Reading, i: number, largest: n
     const whole = `${text} ±${cellText(half, largest).replace(/^0/, "")}`;
     if (fits(whole)) return whole;
   }
-  return fits(text) ? text : "";
+  // a cell that stays empty looks like one that has no value
+  return [text, text.replace(/^(−?)0\./, "$1.")].find(fits) ?? "";
 }
 
 /** Which labels there is room for: all, or one for each group, or every few of either. */
@@ -194,7 +195,11 @@ function labels(c: Context, { shape, theme, rowLabels, columnLabels, rows, colum
   }
   c.fillStyle = theme.quiet;
   c.textAlign = "center";
-  c.fillText(columns + (short ? ", by layer" : ""), (shape.left + Math.min(seen, shape.left + shape.columns * shape.cell)) / 2, shape.height - 10);
+  const across = Math.min(seen, shape.width);
+  const title = clipped(c, columns + (short ? ", by layer" : ""), across - 4);
+  const half = c.measureText(title).width / 2 + 2;
+  const middle = (shape.left + Math.min(seen, shape.left + shape.columns * shape.cell)) / 2;
+  c.fillText(title, Math.max(half, Math.min(across - half, middle)), shape.height - 10);
   c.save();
   c.translate(7, shape.top + (shape.rows * shape.line) / 2);
   c.rotate(-Math.PI / 2);

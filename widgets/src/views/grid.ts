@@ -27,6 +27,8 @@ export interface Looks {
   square: boolean;
   /** Columns belong together: where they are narrow the label of each group does. */
   grouped: boolean;
+  /** What the columns are called, below them. */
+  columns: string;
   /** Cells have words in them: they are as wide as those need, and the picture may be wider than its place. */
   worded: boolean;
 }
@@ -79,10 +81,13 @@ export function gridShape(width: number, rows: number, columns: number, looks?: 
   const least = Math.min(cell, line);
   const gap = least >= 16 ? 2 : least >= 8 ? 1 : 0;
   const steep = !(looks?.grouped && cell < NARROW) && longest(looks?.columnLabels) + 6 > Math.max(cell, 20) && longest(looks?.columnLabels) > 3 * LETTER;
+  // what the columns are called may be longer than they are
+  const [middle, half] = [left + (columns * cell) / 2, ((looks?.columns?.length ?? 0) * LETTER) / 2 + 2];
+  const named = Math.min(width, Math.max(middle, half) + half);
   const bottom = steep ? Math.ceil(longest(looks?.columnLabels)) + 34 : 34;
   return {
     left, top, cell, line, gap, rows, columns, steep, upward: looks?.upward ?? true,
-    width: Math.ceil(left + columns * cell + 2), height: Math.ceil(top + rows * line + bottom),
+    width: Math.ceil(Math.max(left + columns * cell + 2, named)), height: Math.ceil(top + rows * line + bottom),
   };
 }
 

@@ -7,7 +7,7 @@ import { handMoved, stepped } from "../core/hands";
 import { sentence, withUnits } from "../core/legend";
 import { toggled } from "../core/places";
 import { asList, indicesAt } from "../core/rules";
-import { numberText, valueText } from "../core/scale";
+import { counted, numberText, valueText } from "../core/scale";
 import { about, along } from "../core/select";
 import { extent } from "../core/slice";
 import { describe, type Reading } from "../core/measure";
@@ -216,7 +216,7 @@ export const sampleTable: Kind = (stage: Stage) => {
   };
 
   const intervals = (): string[] => columns.flatMap(({ reading: r }) => {
-    if (!r?.low || !r.high) return [];
+    if (!r?.low?.some((v, i) => Number.isFinite(r.high![i] - v))) return [];
     const held = ids.some((_, i) => r.status(i) === "undecided") ? `, in italics where it holds ${r.reference ? "the null" : "0"}` : "";
     return [`± half the ${r.variable.words.interval ?? "interval"}${held}`];
   });
@@ -297,7 +297,7 @@ export const sampleTable: Kind = (stage: Stage) => {
       // another ranking is read from its top
       if (by?.reading && ranked && places.join() !== ranked) scroller.scrollTop = 0;
       ranked = by?.reading ? places.join() : "";
-      const count = `${ids.length.toLocaleString("en")} ${noun}s`;
+      const count = counted(ids.length, noun);
       const match = sought ? [`${order.length.toLocaleString("en")} match ‘${shortened(visibleToken(sought), 24)}’`] : [];
       empty.hidden = order.length > 0;
       setText(empty, sought ? `No ${noun} has ‘${visibleToken(sought)}’ in it` : `No ${noun}s`);

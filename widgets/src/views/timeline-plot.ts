@@ -7,7 +7,8 @@ import type { Theme } from "../core/theme";
 import type { Value } from "../core/types";
 import { axisTicks, type Line, spread } from "./lines";
 
-export const LEFT = 58;
+const LEFT = 58;
+const DIGIT = 7;
 export const RIGHT = 92;
 export const TOP = 26;
 export const BOTTOM = 40;
@@ -27,6 +28,7 @@ const FEW = 3;
 export interface Plot {
   theme: Theme;
   width: number;
+  left: number;
   steps: Value[];
   time: TimeScale;
   value: Scale;
@@ -42,6 +44,9 @@ export interface Plot {
   upright: string;
   name(line: Line): string;
 }
+
+/** Where the picture begins: the numbers beside it, and what they are, have room. */
+export const leftOf = (ticks: [number, string][]): number => Math.max(LEFT, 20 + DIGIT * ticks.reduce((most, [, text]) => Math.max(most, text.length), 0));
 
 /** Where the names of the lines begin. */
 export const rightOf = (joined: boolean): number => (joined ? 20 : RIGHT);
@@ -71,7 +76,7 @@ export function plot(c: Context, p: Plot): void {
   axes(c, p);
   c.save();
   c.beginPath();
-  c.rect(LEFT, 0, p.width - LEFT, HEIGHT - BOTTOM + 3);
+  c.rect(p.left, 0, p.width - p.left, HEIGHT - BOTTOM + 3);
   c.clip();
   quiet(c, p, shown);
   for (const s of shown) loud(c, p, s);
@@ -80,7 +85,7 @@ export function plot(c: Context, p: Plot): void {
   if (!p.joined) names(c, p, shown);
 }
 
-function axes(c: Context, { theme, width, steps, time, value, ticks, label, upright, joined }: Plot): void {
+function axes(c: Context, { theme, width, left, steps, time, value, ticks, label, upright, joined }: Plot): void {
   const bottom = HEIGHT - BOTTOM;
   const right = width - rightOf(joined);
   c.font = `11px ${theme.font}`;
@@ -90,10 +95,10 @@ function axes(c: Context, { theme, width, steps, time, value, ticks, label, upri
     const y = Math.round(value(t)) + 0.5;
     c.strokeStyle = theme.quiet;
     c.globalAlpha = t === 0 ? 0.7 : 0.18;
-    segment(c, LEFT, y, right, y);
+    segment(c, left, y, right, y);
     c.globalAlpha = 1;
     c.fillStyle = theme.ink;
-    c.fillText(text, LEFT - 8, y);
+    c.fillText(text, left - 8, y);
   }
   c.textAlign = "center";
   c.strokeStyle = theme.quiet;
@@ -107,7 +112,7 @@ function axes(c: Context, { theme, width, steps, time, value, ticks, label, upri
     c.fillText(text, px, bottom + 13);
   }
   c.fillStyle = theme.quiet;
-  c.fillText(label, (LEFT + right) / 2, bottom + 30);
+  c.fillText(label, (left + right) / 2, bottom + 30);
   c.save();
   c.translate(8, (TOP + bottom) / 2);
   c.rotate(-Math.PI / 2);

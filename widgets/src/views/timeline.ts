@@ -12,7 +12,7 @@ import { linear, logarithmic, numberText, type Scale, timeScale, type TimeScale,
 import { extent } from "../core/slice";
 import type { Kind, Stage } from "../core/stage";
 import { commonName, type Line, lineAt, linesOf, RUNS, shortName } from "./lines";
-import { BOTTOM, coloursOf, DASHES, HEIGHT, LEFT, MOST, plot, rightOf, TOP } from "./timeline-plot";
+import { BOTTOM, coloursOf, DASHES, HEIGHT, leftOf, MOST, plot, rightOf, TOP } from "./timeline-plot";
 
 export const timeline: Kind = (stage: Stage) => {
   const { cube, focus, options } = stage;
@@ -30,6 +30,7 @@ export const timeline: Kind = (stage: Stage) => {
   stage.body.append(canvas.element, key, hint);
   let lines: Line[] = [];
   let notes: string[] = [];
+  let left = 0;
   let time: TimeScale = timeScale(steps.map(Number), [0, 1]);
   let value: Scale = linear([0, 1], [1, 0]);
   let over: Line | null = null;
@@ -77,7 +78,7 @@ export const timeline: Kind = (stage: Stage) => {
   const find = (px: number, py: number): Line | null => lineAt(lines, (i) => time.at(i), value, px, py, 7);
 
   const hover = (e: PointerEvent) => {
-    const inside = e.offsetX >= LEFT - 8 && e.offsetY >= 0;
+    const inside = e.offsetX >= left - 8 && e.offsetY >= 0;
     over = inside && !nearX(e.offsetX) && !apart ? find(e.offsetX, e.offsetY) : null;
     canvas.element.style.cursor = over ? "pointer" : nearX(e.offsetX) ? "ew-resize" : "default";
     focus.point(over ? Object.fromEntries(over.place) : {});
@@ -148,7 +149,6 @@ export const timeline: Kind = (stage: Stage) => {
       if (apart && vs[0].words.signed) lines = lines.map((l) => (l.values.every((v) => v === 0 || Number.isNaN(v)) ? { ...l, values: l.values.map(() => NaN), low: undefined, high: undefined } : l));
       notes = [...new Set([...read.flatMap((r) => r.notes), ...(apart ? vs.flatMap((v) => v.words.signed ?? []) : [])])];
       const width = stage.width();
-      time = timeScale(steps.map(Number), [LEFT + 6, width - rightOf(standing()) - 6], passing ? undefined : 0);
       const selected = shown();
       const logged = stage.setting("log", false);
       const values = lines.flatMap((l) => [...l.values]);
@@ -156,6 +156,9 @@ export const timeline: Kind = (stage: Stage) => {
       const above = values.filter((v) => v > 0);
       const possible = logged && above.length > 0;
       const domain = possible ? decades([extent(above)[0], extent(reach)[1]]) : roomy(extent(reach));
+      const ticks = possible ? powerTicks(domain) : roundTicks(domain, 5);
+      left = leftOf(ticks);
+      time = timeScale(steps.map(Number), [left + 6, width - rightOf(standing()) - 6], passing ? undefined : 0);
       value = (possible ? logarithmic : linear)(domain, [HEIGHT - BOTTOM, TOP]);
 
       const longName = commonName(vs.map((v) => v.longName));
@@ -175,7 +178,7 @@ export const timeline: Kind = (stage: Stage) => {
       const marks = joined() || apart ? lines.map((l, i): Mark => ({ look: DASHES[i % DASHES.length].look, colour: colours[i], text: nameOf(l) })) : [];
       const named = marks.filter((_, i) => !apart || !lines[i].values.every(Number.isNaN));
       const bands = standing() ? [...new Set(lines.filter((l) => l.low && l.high).map(intervalWords))] : [];
-      showMarks(key, [...named, ...bands.map((text): Mark => ({ look: "band", text }))], LEFT);
+      showMarks(key, [...named, ...bands.map((text): Mark => ({ look: "band", text }))], left);
       const aria: Record<string, string> = {
         "aria-label": `${longName} over ${noun}; left and right move the ${noun}, Escape clears`, "aria-valuemin": "0",
         "aria-valuemax": String(steps.length - 1), "aria-valuenow": String(here ?? 0), "aria-valuetext": here === null ? `no ${noun} selected` : where(here),
@@ -186,8 +189,8 @@ export const timeline: Kind = (stage: Stage) => {
       const c = canvas.begin(width, HEIGHT);
       if (!c) return;
       plot(c, {
-        theme: stage.theme, width, steps, time, value, lines, selected, hovered, joined: standing(), here, name: short,
-        ticks: possible ? powerTicks(domain) : roundTicks(domain, 5),
+        theme: stage.theme, width, left, steps, time, value, lines, selected, hovered, joined: standing(), here, name: short,
+        ticks,
         label: withUnits(passing ? PASSING[x] : axisLabel(cube, x), time.words), upright: uprightOf(longName, vs[0].units),
       });
     },
