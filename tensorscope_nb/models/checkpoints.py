@@ -202,6 +202,8 @@ def _packaged(name: str) -> Checkpoints:
         from tensorscope_nb.models.digits import new_digits_model
 
         return Checkpoints([step_file(DIGITS, step) for step in DIGITS_STEPS], new_digits_model(), name=name)
+    if Path(name).exists():
+        raise TypeError(f"{name!r} is there, and nothing says of which model: give it, ts.checkpoints({name!r}, model)")
     raise LookupError(
         f"there is no packaged history {name!r}: there are 'tiny' and 'digits'; your own goes as ts.checkpoints(folder, model)"
     )

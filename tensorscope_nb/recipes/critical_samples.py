@@ -14,11 +14,18 @@ By = Literal["influence", "relative"]
 
 
 def critical_samples(
-    ds: xr.Dataset, n: int = 10, *, test_sample: str | int | None = None, mean: bool = False, by: By = "influence"
+    ds: xr.Dataset,
+    n: int = 10,
+    *,
+    test_sample: str | int | None = None,
+    test_position: int | None = None,
+    mean: bool = False,
+    by: By = "influence",
 ) -> pd.DataFrame:
     """The n proponents and the n opponents of each test sample in a ``tracin``, the strongest first.
 
-    ``test_sample`` (an id or a number) asks for one; ``mean`` for the mean over all test samples. ``by="relative"`` ranks by
+    ``test_sample`` (an id or a number) asks for one, and with ``test_position`` for the token that is predicted there (of a
+    ``tracin`` with ``test_unit="token"``); ``mean`` for the mean over all test samples. ``by="relative"`` ranks by
     influence / √self-influence (Barshan et al. 2020, arXiv:2003.11630), so that samples with large gradients do not lead every
     list. A proponent has an influence above 0, an opponent one below: where there are fewer than n there are fewer rows.
 
@@ -47,6 +54,8 @@ def critical_samples(
         raise ValueError(f"by is {by!r}: choose 'influence' or 'relative'")
     if mean and test_sample is not None:
         raise ValueError(f"mean is over all test samples, and test_sample is {test_sample!r}: ask for one of the two")
+    if test_position is not None:
+        ds = _at_token(ds, test_sample, test_position)
     rows: list[dict[str, Any]] = []
     own = ds["self_influence"].values
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -69,6 +78,21 @@ def critical_samples(
                 rows.append(row | ({"ci_low": float(one["ci_low"]), "ci_high": float(one["ci_high"])} if mean else {}))
     columns = ["test_sample", "kind", "rank", "sample", "index", "influence", "relative", "self_influence", "contributions"]
     return pd.DataFrame(rows, columns=[*columns, "task", "text", *(["ci_low", "ci_high"] if mean else [])])
+
+
+def _at_token(ds: xr.Dataset, test_sample: str | int | None, position: int) -> xr.Dataset:
+    """The influence on one token in the place of that on its sample."""
+    if test_sample is None:
+        raise ValueError(f"test_position is {position}: say of which test_sample")
+    if "token_influence" not in ds:
+        raise LookupError('test_position asks for a token: run tracin with test_unit="token"')
+    if position not in ds["test_position"].values:
+        raise LookupError(f"there is no test_position {position}: there are 0 to {ds.sizes['test_position'] - 1}")
+    ((_, one),) = _asked(ds.assign(influence=ds["token_influence"]), test_sample, False)
+    if bool(one["influence"].sel(test_position=position).isnull().all()):
+        raise LookupError(f"nothing is predicted at test_position {position} of {test_sample!r}: choose another token")
+    finer = {"influence": ds["token_influence"], "contribution": ds["token_contribution"]}
+    return ds.assign({name: values.sel(test_position=position, drop=True) for name, values in finer.items()})
 
 
 def _asked(ds: xr.Dataset, test_sample: str | int | None, mean: bool) -> list[tuple[str, xr.Dataset]]:

@@ -1,4 +1,4 @@
-"""The coordinates of a ``module`` dimension: each module's layer and kind of block."""
+"""Modules: the coordinates of their dimension, each one's layer and kind of block, and what of them can be pruned."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from tensorscope_nb.scope import Scope
 
@@ -65,3 +65,11 @@ def modules_of_layer(scope: Scope, layer: int) -> list[str]:
         )
     own = [path for path, _ in scope.model.named_modules() if layer_of(scope, path) == layer]
     return [path.replace("[", "[[]") for path in own]
+
+
+def matrices(chosen: Mapping[str, nn.Parameter], modules: Any) -> dict[str, nn.Parameter]:
+    """Of the parameters that ``modules=`` has chosen those of two and more dimensions, which can be pruned."""
+    found = {name: p for name, p in chosen.items() if p.ndim >= 2}
+    if not found:
+        raise LookupError(f"modules={modules!r} leaves biases and norms only: choose modules with matrices, which can be pruned")
+    return found

@@ -12,7 +12,7 @@ from torch import Tensor
 from tensorscope_nb.numerics.intervals import ratio_interval, t_interval
 from tensorscope_nb.numerics.pruned import held_out_sums, least_first, sums_of_first
 from tensorscope_nb.recipes.dataset import Variable, dataset, loss_unit
-from tensorscope_nb.recipes.modules import module_coords
+from tensorscope_nb.recipes.modules import matrices, module_coords
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.scope.flat import flat, shaped
 from tensorscope_nb.scope.loss import check_finite
@@ -93,9 +93,7 @@ def prune_curve(
         raise ValueError("evaluation= is what the increase is measured on: pass measure=True too")
     seed = current().seed if seed is None else seed
     objective = Objective(scope, samples, modules=modules, reduction="sum")
-    names = [name for name, p in objective.chosen.items() if p.ndim >= 2]
-    if not names:
-        raise LookupError(f"modules={modules!r} leaves biases and norms only: choose modules with matrices, which can be pruned")
+    names = list(matrices(objective.chosen, modules))
     size = 4 * NUMBERS * sum(objective.chosen[name].nelement() for name in names)
     if size > current().memory:
         raise too_much("the saliencies of the weights by draw, and their order", size)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tensorscope_nb.numerics.schedule import kept_counts
+from tensorscope_nb.recipes.modules import matrices
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.recipes.rounds import Design, Rounds
 from tensorscope_nb.recipes.ticket_result import result_of
@@ -136,9 +137,7 @@ def iterative_magnitude_pruning(
     if not train_steps and n_seeds > 1:
         raise ValueError("n_seeds= is of trainings, and train_steps=0 trains nothing: leave it out")
     objective = Objective(scope, samples, modules=modules, reduction="sum")
-    prunable = {name: p for name, p in objective.chosen.items() if p.ndim >= 2}
-    if not prunable:
-        raise LookupError(f"modules={modules!r} leaves biases and norms only: choose modules with matrices, which can be pruned")
+    prunable = matrices(objective.chosen, modules)
     n = sum(p.nelement() for p in prunable.values())
     _check_counts(at, n)
     counts, ends = kept_counts(n, at, prune_rate if train_steps else None)
@@ -167,6 +166,8 @@ def iterative_magnitude_pruning(
 
 def masks(result: xr.Dataset, replicate: int = 0) -> dict[float, dict[str, Tensor]]:
     """{sparsity: {parameter name: true at the weights that are kept}} of one replicate of ``iterative_magnitude_pruning``.
+
+    To prune a model by one: ``for name, keep in masks(result)[0.9].items(): model.get_parameter(name).data.mul_(keep)``.
 
     >>> import tensorscope_nb as ts, torch
     >>> samples = ts.Samples.tensors(torch.randn(8, 4), torch.arange(8) % 2)
@@ -197,7 +198,7 @@ def masks(result: xr.Dataset, replicate: int = 0) -> dict[float, dict[str, Tenso
 def _checked(sparsities: Sequence[float]) -> list[float]:
     at = np.asarray(sparsities, dtype=float)
     if at.ndim != 1 or not len(at) or not ((at > 0) & (at < 1)).all() or len(set(at.tolist())) < len(at):
-        raise ValueError(f"sparsities is {sparsities!r}: give shares of the weights between 0 and 1, each once")
+        raise ValueError(f"sparsities is {sparsities!r}: give shares between 0 and 1, each once, such as (0.5, 0.9)")
     return sorted(at.tolist())
 
 

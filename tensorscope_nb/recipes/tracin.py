@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -96,6 +97,8 @@ def tracin(
         raise ValueError(f"test_unit is {test_unit!r}: choose 'sequence' or 'token'")
     along = History.of(history)
     rates, notes = along.rates(learning_rates)
+    for note in notes:
+        warnings.warn(f"{note}; pass learning_rates=", stacklevel=2)
     scope = along.first
     train = scope.rule.prepared(scope.samples(train))
     test = scope.rule.prepared(scope.samples(test))

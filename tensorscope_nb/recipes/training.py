@@ -121,6 +121,10 @@ class Trainer:
 
 def trainer(optimizer: Any, learning_rate: Any, batch_size: Any) -> Trainer:
     """The trainer of these options, checked."""
+    if isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            "optimizer holds weights that are not trained here: give a function that makes one, such as torch.optim.Adam"
+        )
     if not callable(optimizer) and optimizer not in RATES:
         raise ValueError(
             f"optimizer is {optimizer!r}: choose 'adam' or 'sgd', or give a function that makes an optimizer of parameters"

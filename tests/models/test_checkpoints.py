@@ -544,6 +544,7 @@ CALLS = {
     "other files": (lambda f: ts.checkpoints(f.parent / "texts", mlp()), FileNotFoundError, "has no checkpoints: it holds a.txt; give"),
     "no paths": (lambda f: ts.checkpoints([1, 2], mlp()), TypeError, "a list of paths, and a list came that is neither"),
     "no model": (lambda f: ts.checkpoints(f), TypeError, r"needs the model: ts.checkpoints\(folder_or_paths, model"),
+    "no model of a name": (lambda f: ts.checkpoints(str(f)), TypeError, "is there, and nothing says of which model: give it"),
     "no such name": (lambda f: ts.checkpoints("large"), LookupError, "there is no packaged history 'large': there are 'tiny' and 'digits'"),
     "no nn.Module": (lambda f: ts.checkpoints(f, mlp().state_dict()), TypeError, "model is a OrderedDict: give a torch.nn.Module, or a Scope"),
     "out of order": (lambda f: ts.checkpoints([f / "step000010.pt", f / "step000000.pt"], mlp()), ValueError, "step000000.pt is of step 0 and comes after step 10: give the files in the order"),

@@ -625,6 +625,8 @@ def test_frozen_weights_stay_and_are_not_pruned():
         ({"prune_rate": 1.0}, ValueError, "prune_rate is 1.0"),
         ({"pruning": "tensor"}, ValueError, "choose 'global' or 'layer'"),
         ({"optimizer": "adma"}, ValueError, "optimizer is 'adma'"),
+        ({"optimizer": torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)}, TypeError, "give a function that makes one"),
+        ({"sparsities": 0.9}, ValueError, r"sparsities is 0\.9: give shares between 0 and 1, each once"),
         ({"learning_rate": 0.0}, ValueError, "learning_rate is 0.0"),
         ({"batch_size": 0}, ValueError, "batch_size is 0"),
         ({"optimizer": torch.optim.SGD, "learning_rate": 0.1}, ValueError, "give your optimizer its own"),

@@ -340,7 +340,8 @@ def test_the_packaged_history_brings_its_learning_rates():
     assert said["notes"] == [] and found["influence"].attrs["units"] == "nats per token"
     assert said["model"] == "tiny" and len(said["weights"]) == 8
     scopes = dict(zip(checkpoints.steps, checkpoints, strict=True))
-    plain = ts.recipes.tracin(scopes, train, test)
+    with pytest.warns(UserWarning, match="no learning rates are known: 1 is taken"):
+        plain = ts.recipes.tracin(scopes, train, test)
     assert (plain["learning_rate"] == 1).all() and plain["influence"].attrs["units"] == "squared gradient of the loss"
     assert json.loads(plain.attrs["tensorscope"])["notes"][0].startswith("no learning rates are known: 1 is taken")
     weighed = (plain["contribution"] * np.array(checkpoints.learning_rates)[:, None, None]).sum("checkpoint")
@@ -490,6 +491,25 @@ def test_a_number_that_is_none_is_not_ranked_as_0():
     for options, name in (({}, "v"), ({"test_sample": "v"}, "v"), ({"mean": True}, "mean")):
         with pytest.raises(ValueError, match=f"the influence of 'b' is no finite number .test_sample '{name}'"):
             ts.recipes.critical_samples(broken, **options)
+
+
+def test_critical_samples_of_a_token():
+    found = ts.recipes.tracin(history(2), TRAIN, TEST, learning_rates=0.1, test_unit="token")
+    table = ts.recipes.critical_samples(found, n=6, test_sample="test-1", test_position=4)
+    expected = found["token_influence"].sel(test_sample="test-1", test_position=4).to_series()
+    assert dict(zip(table["sample"], table["influence"], strict=True)) == pytest.approx(expected.to_dict())
+    assert table["influence"][0] == expected.max() and set(table["test_sample"]) == {"test-1"}
+    parts = found["token_contribution"].sel(test_sample="test-1", test_position=4, sample=table["sample"][0])
+    assert list(table["contributions"][0].values()) == parts.values.tolist()
+    for options, says in (
+        ({"test_position": 4}, "say of which test_sample"),
+        ({"test_sample": 0, "test_position": 0}, "nothing is predicted at test_position 0 of 0"),
+        ({"test_sample": 0, "test_position": 40}, "there are 0 to 8"),
+    ):
+        with pytest.raises((ValueError, LookupError), match=says):
+            ts.recipes.critical_samples(found, **options)
+    with pytest.raises(LookupError, match='run tracin with test_unit="token"'):
+        ts.recipes.critical_samples(made(), test_sample="u", test_position=1)
 
 
 @pytest.mark.parametrize(
