@@ -66,6 +66,7 @@ def across(
         passing = Passing(holding, squares=not found, by_module=by_module)
         covered = _done(gradient_sweep(scope, samples, [passing, *([] if found else [losses])], **how))
         holding.kept.clear()
+        passing.held.clear()
         found.append((passing, holding))
     assert covered is not None
     in_order = dict.fromkeys(p.module if by_module else "" for p in covered.parameters)

@@ -1,12 +1,14 @@
 """Inner products with held gradients, where forms differ: large vocabularies, other lengths, small numbers, one position."""
 
+import weakref
+
 import pytest
 import torch
 from model_zoo import build
 from tiny_models import random_gpt2
 
 import tensorscope_nb as ts
-from tensorscope_nb.sweep.across import Passing, across
+from tensorscope_nb.sweep.across import Held, Passing, across
 
 
 def check(scope, samples, held, bound=1e-5, **how):
@@ -109,3 +111,17 @@ def test_small_tensors_go_by_at_once_and_as_many_as_fit():
         again = across(scope, samples, held)
     assert max(sizes) == 64
     assert all(torch.allclose(again.products[name], products, atol=1e-6) for name, products in found.products.items())
+
+
+def test_a_piece_is_let_go_before_the_next_is_held(monkeypatch):
+    held, original = {}, Held.hold
+
+    def hold(self, parameter, gradients):
+        original(self, parameter, gradients)
+        held.setdefault(self, []).append(weakref.ref(self.kept[parameter.name][-1]))
+        assert not [ref for piece, refs in held.items() if piece is not self for ref in refs if ref() is not None]
+
+    monkeypatch.setattr(Held, "hold", hold)
+    with ts.options(memory=150_000):
+        across(ts.Scope(random_gpt2()), tokens(2, 8, 50, 1, "a"), tokens(5, 8, 50, 2, "b"))
+    assert len(held) > 2
