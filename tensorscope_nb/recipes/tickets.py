@@ -81,7 +81,7 @@ def iterative_magnitude_pruning(
     of the parameters) at a constant ``learning_rate`` (.002, for sgd .2); each epoch goes through the samples in an order
     that depends on the seed and the epoch alone, less those at its end that fill no batch. Or give ``train_fn(scope, train,
     steps, seed)``, which trains ``scope.model`` in place over ``steps``, a range of step numbers; masks are enforced there
-    too, on backward() and on any torch optimizer.
+    too, on backward() and on any torch optimizer. All modules are then in training mode.
     ``train_steps=0`` trains nothing: one-shot magnitude pruning of the weights as they are, and the result's method says so.
     Source: Frankle & Carbin 2019; rewinding: Frankle et al. 2019, and Renda et al. 2020, arXiv:1912.05671; masks shuffled within
     layers: Frankle et al. 2021, arXiv:2009.08576.

@@ -96,6 +96,7 @@ class Trainee:
         with enforced(self.parameters, masks) if masks else nullcontext():
             if not len(steps):
                 return
+            before = self.state()
             running = self._blocks(steps, seed)
             for i in count():
                 with self._seeded(seed_of(seed, steps.start, i)), torch.enable_grad(), allowed():
@@ -105,6 +106,8 @@ class Trainee:
                 yield
         if not isinstance(self.train_fn, Trainer):
             self._check_same("train_fn")
+            if all(torch.equal(before[name], p) for name, p in self.parameters.items()):
+                raise ValueError("train_fn changed no weight: it must train the very scope.model that it is given")
         broken = [name for name, p in self.parameters.items() if not bool(p.isfinite().all())]
         if broken:
             raise ValueError(

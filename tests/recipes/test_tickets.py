@@ -292,6 +292,7 @@ def test_a_training_begins_without_gradients_of_the_last():
     def accumulates(copy_of, train, steps, seed):
         assert all(p.grad is None for p in copy_of.model.parameters())
         nn.functional.cross_entropy(copy_of.model(train.inputs["x"]), train.labels).backward()
+        copy_of.model[0].bias.data.add_(0.01)
 
     prune(scope, samples, sparsities=(0.5,), train_steps=1, train_fn=accumulates)
 
@@ -489,6 +490,7 @@ def test_an_interrupt_keeps_the_sparsities_that_are_done():
     ended = []
 
     def stop(copy_of, train, steps, seed):
+        copy_of.model[0].bias.data.add_(0.01)
         ended.append(1)
         if len(ended) == 10:
             signal.raise_signal(signal.SIGINT)
@@ -533,6 +535,7 @@ def test_an_interrupt_comes_in_the_middle_of_a_train_fn():
     calls = []
 
     def stop(copy_of, train, steps, seed):
+        copy_of.model[0].bias.data.add_(0.01)
         calls.append("begun")
         if len(calls) == 11:
             signal.raise_signal(signal.SIGINT)
@@ -562,6 +565,7 @@ def test_an_interrupt_keeps_whole_replicates():
     seeds = []
 
     def stop(copy_of, train, steps, seed):
+        copy_of.model[0].bias.data.add_(0.01)
         seeds.append(seed)
         if len(set(seeds)) == 3:
             signal.raise_signal(signal.SIGINT)
@@ -659,6 +663,10 @@ def _adds(scope, train, steps, seed):
     scope.model.append(nn.Linear(3, 3))
 
 
+def _trains_a_copy(scope, train, steps, seed):
+    _moves(ts.Scope(copy.deepcopy(scope.model)), train, steps, seed)
+
+
 def _breaks(scope, train, steps, seed):
     scope.model[0].weight.data[0, 0] = float("nan")
 
@@ -670,6 +678,7 @@ def _breaks(scope, train, steps, seed):
         (_replaces, "train_fn put another parameter in the place of 0.weight"),
         (_reshapes, r"train_fn changed the architecture: 0.weight was \(12, 6\) float32 and is \(13, 6\) float32"),
         (_adds, r"train_fn changed the architecture: 4\.\w+ came"),
+        (_trains_a_copy, "the dense model, replicate 0: train_fn changed no weight: it must train the very scope.model"),
         (_breaks, "the dense model, replicate 0: the training diverged, after step 3 0.weight is not finite"),
     ],
 )
