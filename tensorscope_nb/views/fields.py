@@ -237,7 +237,12 @@ def stand_ins(ds: xr.Dataset, instead: Mapping[str, Sequence[str]] | None) -> li
     named = [name for names in (instead or {}).values() for name in names]
     for name in named:
         opened(ds, name)
-    return [name for name in named if 4 * ds[name].size <= PATTERN_BUDGET]
+    return [name for name in named if light(ds, name)]
+
+
+def light(ds: xr.Dataset, name: str) -> bool:
+    """Whether a variable may travel for what it adds to a view."""
+    return 4 * ds[name].size <= PATTERN_BUDGET
 
 
 def pictures_of(ds: xr.Dataset, by: str) -> str | None:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.views.base import View
-from tensorscope_nb.views.cube import PATTERN_BUDGET, Cube, dataset_of
-from tensorscope_nb.views.fields import TOKENS, came, companions, dims_of, is_companion, pictures_of, stand_ins, travelling
+from tensorscope_nb.views.cube import Cube, dataset_of
+from tensorscope_nb.views.fields import TOKENS, came, companions, dims_of, is_companion, light, pictures_of, stand_ins, travelling
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.partial import least_complete
 
@@ -73,8 +73,7 @@ class SampleTable(View):
         shown = [*names, *stand_ins(data, instead)]
         belonging = companions(data, shown, [by])
         pictures = pictures_of(data, by)
-        heavy = pictures is not None and 4 * data[pictures].size > PATTERN_BUDGET
-        cube = Cube.of(source, travelling(shown, belonging, [pictures] if pictures and not heavy else []))
+        cube = Cube.of(source, travelling(shown, belonging, [pictures] if pictures and light(data, pictures) else []))
         numbers = [n for n in names if data[n].dtype.kind in "biuf"]
         super().__init__(
             focus=focus,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from views.synthetic import heads, images, samples, tracin
 
-from tensorscope_nb.views import Focus, Matrix, SampleTable, TokenStrip, fields, sample_table, view
+from tensorscope_nb.views import Focus, Matrix, SampleTable, TokenStrip, fields, view
 from tensorscope_nb.views.dashboard import dashboard
 from tensorscope_nb.views.live import Live
 
@@ -57,7 +57,7 @@ def test_images_stand_in_the_rows_and_are_no_measure() -> None:
 
 
 def test_images_that_are_too_heavy_stay_behind_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample_table, "PATTERN_BUDGET", 4 * 40 * 64 - 1)
+    monkeypatch.setattr(fields, "PATTERN_BUDGET", 4 * 40 * 64 - 1)
     table = view(images()).parts[-1]
     assert table.options["pictures"] == "pixels" and "pixels" not in table.cube.data["variables"]
     assert "test_pixels" in table.cube.data["variables"]
