@@ -67,6 +67,17 @@ def modules_of_layer(scope: Scope, layer: int) -> list[str]:
     return [path.replace("[", "[[]") for path in own]
 
 
+def shares_by_module(counted: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """What was counted of the weights of each parameter, as a share of all weights of its module."""
+    counts: dict[str, Any] = {}
+    size: dict[str, int] = {}
+    for name, count in counted.items():
+        module = name.rpartition(".")[0]
+        counts[module] = counts.get(module, 0) + count
+        size[module] = size.get(module, 0) + sizes[name]
+    return {module: counts[module] / size[module] for module in counts}
+
+
 def matrices(chosen: Mapping[str, nn.Parameter], modules: Any) -> dict[str, nn.Parameter]:
     """Of the parameters that ``modules=`` has chosen those of two and more dimensions, which can be pruned."""
     found = {name: p for name, p in chosen.items() if p.ndim >= 2}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from tensorscope_nb.numerics.intervals import ratio_interval, t_interval
 from tensorscope_nb.numerics.pruned import held_out_sums, least_first, sums_of_first
 from tensorscope_nb.recipes.dataset import Variable, dataset, loss_unit
-from tensorscope_nb.recipes.modules import matrices, module_coords
+from tensorscope_nb.recipes.modules import matrices, module_coords, shares_by_module
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.scope.flat import flat, shaped
 from tensorscope_nb.scope.loss import check_finite
@@ -132,7 +132,7 @@ def prune_curve(
         variables["measured_increase_ci_low"] = (dims, low, "measured increase, lower end of the 95 % interval", unit)
         variables["measured_increase_ci_high"] = (dims, high, "measured increase, upper end of the 95 % interval", unit)
         variables["loss"] = ((), removal.loss, "loss of the whole model", unit)
-    by_module = _by_module(names, [objective.chosen[name].nelement() for name in names], ranking, counts)
+    by_module = _by_module({name: objective.chosen[name].nelement() for name in names}, ranking, counts)
     shares = np.stack(list(by_module.values()), 1)
     variables["pruned_fraction"] = (("sparsity", "module"), shares, "share of the module's weights that is removed", "")
     variables["n_pruned"] = (dims, counts, "weights removed", "weights")
@@ -190,18 +190,12 @@ def _ranking(order: Order, by_draw: Tensor, weights: Tensor, seed: int) -> Tenso
     return least_first(by_draw.sum(0) if order == "saliency" else weights.abs())
 
 
-def _by_module(names: Sequence[str], sizes: Sequence[int], ranking: Tensor, counts: Sequence[int]) -> dict[str, np.ndarray]:
+def _by_module(sizes: Mapping[str, int], ranking: Tensor, counts: Sequence[int]) -> dict[str, np.ndarray]:
     """{module: the share of its weights among the first so many of the ranking}"""
-    edges = np.cumsum([0, *sizes])
     rank = np.empty(len(ranking), dtype=np.int64)
     rank[ranking.numpy()] = np.arange(len(ranking))
-    removed: dict[str, Any] = {}
-    size: dict[str, int] = {}
-    for name, start, stop in zip(names, edges[:-1], edges[1:], strict=True):
-        module = name.rpartition(".")[0]
-        removed[module] = removed.get(module, 0) + np.array([(rank[start:stop] < count).sum() for count in counts])
-        size[module] = size.get(module, 0) + int(stop - start)
-    return {module: removed[module] / size[module] for module in removed}
+    ranks = zip(sizes, np.split(rank, np.cumsum(list(sizes.values()))[:-1]), strict=True)
+    return shares_by_module({name: np.array([(own < count).sum() for count in counts]) for name, own in ranks}, sizes)
 
 
 def _all_of(samples: Samples) -> Callable[[int], bool]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tensorscope_nb.numerics.intervals import t_interval
 from tensorscope_nb.recipes.dataset import Variable, dataset, loss_unit
-from tensorscope_nb.recipes.modules import module_coords
+from tensorscope_nb.recipes.modules import module_coords, shares_by_module
 from tensorscope_nb.scope.flat import positions
 
 if TYPE_CHECKING:
@@ -113,14 +113,10 @@ def _weights(done: Sequence[Found], several: bool, rewound: bool) -> dict[str, V
 
 def _density(kept: Array, prunable: Mapping[str, Tensor]) -> tuple[Array, list[str]]:
     """(sparsity, module), the mean over replicates; and the modules."""
-    sums: dict[str, Any] = {}
-    sizes: dict[str, int] = {}
-    edges = np.cumsum([0, *(p.nelement() for p in prunable.values())])
-    for name, start, stop in zip(prunable, edges[:-1], edges[1:], strict=True):
-        module = name.rpartition(".")[0]
-        sums[module] = sums.get(module, 0) + kept[..., start:stop].sum(-1).mean(0)
-        sizes[module] = sizes.get(module, 0) + int(stop - start)
-    return np.stack([sums[module] / sizes[module] for module in sums], 1), list(sums)
+    sizes = {name: p.nelement() for name, p in prunable.items()}
+    pieces = np.split(kept, np.cumsum(list(sizes.values()))[:-1], axis=-1)
+    shares = shares_by_module({name: piece.sum(-1).mean(0) for name, piece in zip(sizes, pieces, strict=True)}, sizes)
+    return np.stack(list(shares.values()), 1), list(shares)
 
 
 def _rounds(done: Sequence[Found], counts: Sequence[int], unit: str, right: str) -> dict[str, Variable]:
