@@ -57,25 +57,25 @@ def critical_samples(
     if test_position is not None:
         ds = _at_token(ds, test_sample, test_position)
     rows: list[dict[str, Any]] = []
-    own = ds["self_influence"].values
+    own, steps = ds["self_influence"].values, ds["checkpoint"].values.tolist()
+    ids, tasks, texts = (ds[name].values.tolist() for name in ("sample", "task", "text"))
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = np.where(own > 0, np.sqrt(own), np.nan)
     for name, found in _asked(ds, test_sample, mean):
-        if len(bad := np.flatnonzero(~np.isfinite(found["influence"]))):
-            sample = str(ds["sample"].values[bad[0]])
+        influence, contribution = found["influence"].values, found["contribution"].transpose("sample", "checkpoint").values
+        ends = {end: found[end].values for end in ("ci_low", "ci_high") if mean}
+        if len(bad := np.flatnonzero(~np.isfinite(influence))):
+            sample = str(ids[bad[0]])
             raise ValueError(f"the influence of {sample!r} is no finite number (test_sample {name!r}): leave one of the two out")
-        relative = found["influence"].values / scale
-        score = found["influence"].values if by == "influence" else np.nan_to_num(relative)  # without a gradient: neither
+        relative = influence / scale
+        score = influence if by == "influence" else np.nan_to_num(relative)  # without a gradient: neither
         for kind, signed in (("proponent", score), ("opponent", -score)):
             order = np.argsort(-signed, kind="stable")
             for rank, i in enumerate(order[signed[order] > 0][:n], start=1):
-                one = found.isel(sample=i)
-                row = {"test_sample": name, "kind": kind, "rank": rank, "sample": str(one["sample"].item()), "index": int(i)}
-                row |= {"influence": float(one["influence"]), "relative": float(relative[i]), "self_influence": float(own[i])}
-                steps = one["checkpoint"].values.tolist()
-                row["contributions"] = dict(zip(steps, one["contribution"].values.tolist(), strict=True))
-                row |= {"task": one["task"].item(), "text": one["text"].item()}
-                rows.append(row | ({"ci_low": float(one["ci_low"]), "ci_high": float(one["ci_high"])} if mean else {}))
+                row = {"test_sample": name, "kind": kind, "rank": rank, "sample": str(ids[i]), "index": int(i)}
+                row |= {"influence": float(influence[i]), "relative": float(relative[i]), "self_influence": float(own[i])}
+                row["contributions"] = dict(zip(steps, contribution[i].tolist(), strict=True))
+                rows.append(row | {"task": tasks[i], "text": texts[i]} | {end: float(v[i]) for end, v in ends.items()})
     columns = ["test_sample", "kind", "rank", "sample", "index", "influence", "relative", "self_influence", "contributions"]
     return pd.DataFrame(rows, columns=[*columns, "task", "text", *(["ci_low", "ci_high"] if mean else [])])
 
