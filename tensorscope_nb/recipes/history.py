@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorscope_nb.models import Checkpoints
-from tensorscope_nb.recipes.recipe import fingerprint
 from tensorscope_nb.scope import Scope
+from tensorscope_nb.scope.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,22 +36,21 @@ class History:
     def of(cls, subject: Any) -> History:
         """Raises where the checkpoints cannot be those of one run: no two neighbours are equal, and all have one shape."""
         if isinstance(subject, Checkpoints):
-            history = cls(subject.name, subject.steps, subject, subject.fingerprints, subject.learning_rates)
-        else:
-            steps, scopes = _listed(subject)
-            history = cls(scopes[0].name, steps, scopes, tuple(map(fingerprint, scopes)), (None,) * len(scopes))
-            _check_alike(steps, scopes)
-        for (a, b), (one, other) in zip(pairwise(history.steps), pairwise(history.fingerprints), strict=True):
+            return cls(subject.name, subject.steps, subject, subject.fingerprints, subject.learning_rates)  # checked when made
+        steps, scopes = _listed(subject)
+        fingerprints = tuple(map(fingerprint, scopes))
+        _check_alike(steps, scopes)
+        for (a, b), (one, other) in zip(pairwise(steps), pairwise(fingerprints), strict=True):
             if b <= a:
                 raise ValueError(f"step {b} comes after step {a}: give the checkpoints in the order of training")
             if one == other:
                 raise ValueError(f"steps {a} and {b} have the same weights ({one}): one of the two is not what it says it is")
-        return history
+        return cls(scopes[0].name, steps, scopes, fingerprints, (None,) * len(scopes))
 
     def __len__(self) -> int:
         return len(self.steps)
 
-    @property
+    @cached_property
     def first(self) -> Scope:
         return next(iter(self.scopes))
 

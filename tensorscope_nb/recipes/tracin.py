@@ -197,29 +197,30 @@ class Fold:
         position = (held.token_labels != IGNORED).int().argmax(1).numpy() if by_token else None
         return cls(len(test), source.numpy(), position, test.input_ids.shape[1] if by_token else 0, reduction == "mean")
 
-    def __call__(self, values: Any) -> np.ndarray:
-        """(…, units) → (…, test samples): means over their tokens, or sums."""
-        if self.mean or self.position is None:
-            return self.averaged(values)
-        return np.nansum(self.by_token(np.asarray(values)), -1)
-
-    def averaged(self, values: Any) -> np.ndarray:
-        """(…, units) → (…, test samples): means over their tokens."""
+    def spread(self, values: Any) -> np.ndarray:
+        """(…, units) → (…, test samples, positions), NaN where no token is predicted; where units are samples as it is."""
         values = np.asarray(values)
-        return values if self.position is None else np.nanmean(self.by_token(values), -1)
-
-    def by_token(self, values: np.ndarray) -> np.ndarray:
-        """(…, units) → (…, test samples, positions), NaN where no token is predicted."""
+        if self.position is None:
+            return values
         spread = np.full((*values.shape[:-1], self.n, self.length), np.nan)
         spread[..., self.source, self.position] = values
         return spread
+
+    def over_tokens(self, spread: np.ndarray, mean: bool) -> np.ndarray:
+        """(…, test samples, positions) → (…, test samples): means over their tokens, or sums."""
+        return spread if self.position is None else (np.nanmean if mean else np.nansum)(spread, -1)
+
+    def __call__(self, values: Any) -> np.ndarray:
+        """(…, units) → (…, test samples)."""
+        return self.over_tokens(self.spread(values), self.mean)
 
 
 def _variables(found: list[Across], rates: np.ndarray, fold: Fold, unit: str, loss: str) -> dict[str, Variable]:
     products = np.stack([torch.stack(list(each.products.values())).sum(0).numpy() for each in found])
     weighted = rates[:, None, None] * products
     own = rates[:, None] * np.stack([each.squares.numpy() for each in found])
-    contribution = fold(weighted)
+    finest = fold.spread(weighted)
+    contribution = fold.over_tokens(finest, fold.mean)
     influence = contribution.sum(0)
     mean, low, high = t_interval(influence, axis=1)
     variables: dict[str, Variable] = {
@@ -233,15 +234,14 @@ def _variables(found: list[Across], rates: np.ndarray, fold: Fold, unit: str, lo
         "train_loss": (("checkpoint", "sample"), [each.losses.numpy() for each in found], "loss of the training sample", loss),
         "test_loss": (
             ("checkpoint", "test_sample"),
-            fold.averaged([each.held_losses.numpy() for each in found]),
+            fold.over_tokens(fold.spread([each.held_losses.numpy() for each in found]), mean=True),
             "loss of the test sample",
             loss,
         ),
         "learning_rate": (("checkpoint",), rates, "learning rate", ""),
     }
     if fold.position is not None:
-        by_token = fold.by_token(weighted)
         where = ("test_sample", "test_position")
-        variables["token_influence"] = (("sample", *where), by_token.sum(0), "influence on the token", unit)
-        variables["token_contribution"] = (("checkpoint", "sample", *where), by_token, "influence on the token", unit)
+        variables["token_influence"] = (("sample", *where), finest.sum(0), "influence on the token", unit)
+        variables["token_contribution"] = (("checkpoint", "sample", *where), finest, "influence on the token", unit)
     return variables

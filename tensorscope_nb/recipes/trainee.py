@@ -96,7 +96,6 @@ class Trainee:
         with enforced(self.parameters, masks) if masks else nullcontext():
             if not len(steps):
                 return
-            before = self.state()
             running = self._blocks(steps, seed)
             for i in count():
                 with self._seeded(seed_of(seed, steps.start, i)), torch.enable_grad(), allowed():
@@ -106,7 +105,8 @@ class Trainee:
                 yield
         if not isinstance(self.train_fn, Trainer):
             self._check_same("train_fn")
-            if all(torch.equal(before[name], p) for name, p in self.parameters.items()):
+            began = {name: start[name] * masks[name] if name in masks else start[name] for name in self.parameters}
+            if all(torch.equal(began[name], p) for name, p in self.parameters.items()):
                 raise ValueError("train_fn changed no weight: it must train the very scope.model that it is given")
         broken = [name for name, p in self.parameters.items() if not bool(p.isfinite().all())]
         if broken:
