@@ -113,8 +113,8 @@ class WeightList:
         """Those that are in some modules: globs of module paths or of parameter names, each of which must find some."""
         if modules is None:
             return self
-        patterns = [modules] if isinstance(modules, str) else list(modules)
-        if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        patterns = [modules] if isinstance(modules, str) else modules
+        if not isinstance(patterns, Sequence) or not patterns or not all(isinstance(pattern, str) for pattern in patterns):
             raise ValueError(f"modules is {modules!r}: give a module path, a glob such as '*.mlp.*', or a list of them")
         known = _Names(scope)
         keep = np.zeros(len(self), dtype=bool)
