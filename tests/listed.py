@@ -28,9 +28,10 @@ def critical(scope, top, bottom=None, sensitivity=None):
 
     variables = part(top, "", "weight")
     layers = [layer_of(scope, name.rpartition(".")[0]) for name, _ in top]
+    variables["rank"] = (("weight",), range(1, 1 + len(top)), "rank", "")
     variables["module_layer"] = (("weight",), layers, "layer", "")
     if bottom is not None:
         variables |= part(bottom, "bottom_", "bottom_weight")
     shapes = [[name, list(p.shape)] for name, p in scope.model.named_parameters()]
-    said = {"weights": fingerprint(scope), "options": {"metric": "grad_x_weight"}, "parameters": shapes}
+    said = {"weights": fingerprint(scope), "metric": "grad_x_weight", "parameters": shapes}
     return dataset(variables, {}, **said)

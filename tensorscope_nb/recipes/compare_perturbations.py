@@ -53,9 +53,10 @@ def compare_perturbations(runs: Mapping[str, xr.Dataset]) -> xr.Dataset:
     beside: dict[str, _Beside] = {}
     for run in runs.values():
         for coordinate in set(run.coords) - set(run.dims):
-            beside.setdefault(coordinate, _Beside(run[coordinate])).add(run[coordinate])
+            beside.setdefault(str(coordinate), _Beside(run[coordinate])).add(run[coordinate])
     kept = [run.drop_vars(beside).drop_attrs(deep=False) for run in runs.values()]
-    found = xr.concat(kept, dim="run", join="outer", combine_attrs="override")
+    options: dict[str, Any] = {"data_vars": "all", "coords": "minimal", "compat": "override", "combine_attrs": "override"}
+    found = xr.concat(kept, dim="run", join="outer", **options)
     for dim in set(found.dims) & {"selection", "control", "module", "sample"}:  # in the order in which they came, as before
         found = found.sel({dim: list(dict.fromkeys(each for run in runs.values() if dim in run for each in run[dim].values))})
     found = found.assign_coords(run=np.array(list(runs), dtype=object))

@@ -77,6 +77,8 @@ def result_of(perturbed: Perturbed, samples: Samples, ratios: Sequence[float], p
     }
     said |= {"data": samples.fingerprint, "n_listed": len(design.never)}
     said |= {"metric": design.top.metric} if design.top.metric else {}
+    if design.top.data == samples.fingerprint:
+        notes.append("these are the samples that the list was ranked on: on others the increase of top is smaller, take others")
     result = dataset(variables, coords, **said, notes=[*design.top.notes, *perturbed.notes, *notes])
     result["loss_increase_mean"].attrs["interval"] = (
         f"95 % Student interval over {len(samples)} samples, and where replicates differ over these as well"

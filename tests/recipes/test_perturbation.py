@@ -286,6 +286,29 @@ def test_critical_weights_hurt_more_than_their_controls():
     assert (found["excess_ci_low"] < found["excess"]).all() and (found["excess"] < found["excess_ci_high"]).all()
 
 
+def test_the_list_of_critical_weights_is_taken_as_it_is_and_samples_it_was_ranked_on_are_noted():
+    scope, samples = language()
+    ranking = ts.recipes.critical_weights(scope, samples[:3], top=20)
+    for kept, same in ((samples[:3], True), (samples[3:], False)):
+        found = perturbation(scope, kept, ranking, n_seeds=2)
+        assert ("samples that the list was ranked on" in notes(found)) == same
+        assert found["n_changed"].sel(selection="top").values.tolist() == [[20, 20]]
+    # setting one weight to zero: what the list predicts is the first order
+    for i in range(3):
+        alone = perturbation(scope, samples[:3], ts.recipes.weight_table(ranking).iloc[[i]], controls=(), n_seeds=1)
+        assert alone["first_order"].item() == pytest.approx(float(ranking["predicted_increase"][i]), rel=1e-3)
+
+
+def test_a_share_of_a_list_by_layers_is_a_share_of_each_layer():
+    scope, samples = language()
+    ranking = ts.recipes.critical_weights(scope, samples, top=10, per_layer=True)
+    found = perturbation(scope, samples, ranking, ratios=(0.2, 1.0), n_seeds=2)
+    half = perturbation(scope, samples, ts.recipes.critical_weights(scope, samples, top=2, per_layer=True), n_seeds=2)
+    np.testing.assert_allclose(
+        found["loss_increase"].sel(ratio=0.2, selection="top"), half["loss_increase"].sel(ratio=1.0, selection="top")
+    )
+
+
 def test_a_fixed_selection_stands_in_every_replicate_and_noise_does_not():
     scope, samples = language()
     found = perturbation(scope, samples, ranked(scope, samples), n_seeds=3)["loss_increase"].sel(ratio=1.0)

@@ -21,6 +21,9 @@ def scope():
     return ts.Scope(random_gpt2())
 
 
+SAMPLES = torch.randint(1, 50, (8, 10), generator=torch.Generator().manual_seed(0))
+
+
 def entries(listed):
     return list(zip(listed.parameters.tolist(), listed.index.tolist(), strict=True))
 
@@ -45,6 +48,20 @@ def test_a_result_is_read_with_its_bottom_list(scope):
     assert listed.metric == "grad_x_weight" and not listed.notes
 
 
+@pytest.mark.parametrize("per_layer", [False, True])
+def test_what_critical_weights_gives_is_read_in_order_of_rank(scope, per_layer):
+    result = ts.recipes.critical_weights(scope, SAMPLES, top=5, per_layer=per_layer, progress=False)
+    listed, said = WeightList.read(scope, result), json.loads(result.attrs["tensorscope"])
+    order = np.argsort(result["rank"].values, kind="stable")
+    assert entries(listed) == list(zip(result["parameter_name"].values[order], result["index"].values[order]))
+    assert listed.metric == "grad_x_weight" and listed.data == said["data"] and not listed.notes
+    layers = result["module_layer"].values[order]
+    assert layers.tolist() == ([0, 1] * 5 if per_layer else layers.tolist())
+    assert sorted(listed.bottom.parameters) == sorted(result["bottom_parameter_name"].values)
+    read = WeightList.read(scope, weight_table(result), weight_table(result, bottom=True))
+    assert entries(read) == entries(listed) and entries(read.bottom) == entries(listed.bottom)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_table_survives_a_file_exactly(dtype, tmp_path):
     scope = ts.Scope(random_gpt2().to(dtype))
@@ -64,16 +81,6 @@ def test_a_table_survives_a_file_exactly(dtype, tmp_path):
     (tmp_path / "bottom_12_weights.csv").unlink()
     assert WeightList.read(scope, tmp_path / "top_12_weights.csv").bottom is None
     assert len(WeightList.read(scope, weight_table(result), weight_table(result, bottom=True)).bottom) == 12
-
-
-def test_a_result_that_does_not_say_the_shapes_gives_places_row_by_row(scope):
-    result = largest(scope)
-    result.attrs["tensorscope"] = json.dumps(
-        {k: v for k, v in json.loads(result.attrs["tensorscope"]).items() if k != "parameters"}
-    )
-    written = weight_table(result)
-    assert written["indices"].tolist() == [str(i) for i in result["index"].values]
-    assert entries(WeightList.read(scope, written)) == entries(WeightList.read(scope, result))
 
 
 def test_a_fingerprint_that_looks_like_a_number_is_still_text(scope, tmp_path):
