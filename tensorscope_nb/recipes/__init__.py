@@ -6,6 +6,7 @@ from tensorscope_nb.recipes.attention_attribution import attention_attribution
 from tensorscope_nb.recipes.attribution import logit_attribution
 from tensorscope_nb.recipes.circuits import circuits
 from tensorscope_nb.recipes.cka import linear_cka
+from tensorscope_nb.recipes.compare_perturbations import compare_perturbations
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.critical_samples import critical_samples
 from tensorscope_nb.recipes.critical_weights import critical_weights
@@ -29,6 +30,7 @@ from tensorscope_nb.recipes.lora import LoraTargets, lora_targets
 from tensorscope_nb.recipes.overlap import fisher_overlap
 from tensorscope_nb.recipes.pairing import qk_ov_pairing
 from tensorscope_nb.recipes.patching import patching
+from tensorscope_nb.recipes.perturbation import perturbation
 from tensorscope_nb.recipes.pruning import prune_curve
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
 from tensorscope_nb.recipes.removal import removal_effect
@@ -39,6 +41,7 @@ from tensorscope_nb.recipes.singularities import embedding_singularities
 from tensorscope_nb.recipes.superposition import superposition
 from tensorscope_nb.recipes.tickets import iterative_magnitude_pruning, masks
 from tensorscope_nb.recipes.tracin import tracin
+from tensorscope_nb.recipes.weight_list import weight_table
 
 __all__ = [
     "Importance",
@@ -49,6 +52,7 @@ __all__ = [
     "attention_patterns",
     "catalogue",
     "circuits",
+    "compare_perturbations",
     "conflict_pairs",
     "conflict_tokens",
     "critical_samples",
@@ -76,6 +80,7 @@ __all__ = [
     "magnitude_importance",
     "masks",
     "patching",
+    "perturbation",
     "project_conflict",
     "prune_curve",
     "qk_ov_pairing",
@@ -90,4 +95,5 @@ __all__ = [
     "taylor_importance",
     "top_conflicts",
     "tracin",
+    "weight_table",
 ]
