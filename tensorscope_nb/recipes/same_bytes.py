@@ -109,7 +109,8 @@ def _tokens(name: str, scope: Scope, texts: Texts) -> list[list[int]]:
     found: list[list[int]] = []
     for known, text in zip(texts.ids, texts.texts, strict=True):
         tokens = scope.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        if (back := _decoded(scope.tokenizer, tokens)) != text:
+        back = _decoded(scope.tokenizer, tokens)
+        if text not in (back, f" {back}"):  # one that sets a space before every text reads one that begins with a space alike
             at = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))
             raise ValueError(
                 f"the tokenizer of {name!r} does not keep the text of {known!r}: from character {at} on {text[at : at + 12]!r} "
@@ -146,6 +147,7 @@ def _next_place(scope: Scope, tokens: Sequence[int], text: str, k: int) -> tuple
     """Where in the text token ``k`` begins, or the next one that does not begin inside a character."""
     for number in range(int(k), len(tokens)):
         before = _decoded(scope.tokenizer, tokens[:number]) if number else ""
+        before = before if text.startswith(before) else f" {before}"
         if text.startswith(before) and not before.endswith("\ufffd"):
             return len(before), number
     return len(text), len(tokens)
