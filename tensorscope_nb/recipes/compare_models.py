@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -68,10 +69,11 @@ def compare_models(
     itself only), ``n_tokens`` (predicted), ``n_bytes`` (predicted), ``coverage``, ``n_parameters, n_layers``. ``[model_a,
     model_b] difference, difference_ci_low, difference_ci_high``: bits per byte of a less those of b, paired by text: negative
     where a is better. ``[model, depth] sensitivity, sensitivity_ci_low, sensitivity_ci_high``, depth 0 (input) to 1 (output);
-    NaN for a model whose layers are not known. ``[model, block] sensitivity_by_block`` with its interval: the share of all
-    weights that are trained, NaN where a model has no such block (tied weights count with the embedding). With
-    ``per_sample``: ``[sample, model] bits_per_byte_by_sample``. Intervals are 95 % Student intervals of ratios over texts,
-    each by itself (of many differences some leave out 0 by chance). The metadata names the dtype and weights of each model.
+    NaN, with a note, for a model whose layers are not known, or of no effect. ``[model, block] sensitivity_by_block`` with its
+    interval: the share of all weights that are trained, NaN where a model has no such block (tied weights count with the
+    embedding). With ``per_sample``: ``[sample, model] bits_per_byte_by_sample``. Intervals are 95 % Student intervals of ratios
+    over texts, each by itself (of many differences some leave out 0 by chance). The metadata names the dtype and weights of
+    each model.
 
     Errors: UnsupportedModel for a model without tokenizer, or without a loss of next tokens; ValueError for a text longer than
     a context (pass ``stride``, as for ``scope.perplexity``), for a text that a tokenizer does not give back unchanged, and for
@@ -95,23 +97,14 @@ def compare_models(
     n_depths = n_depths or min(layers, default=1)
     read = Texts.of(texts)
     reading = Reading.of(models, read)
-    bits, counts, masses = {}, {}, {}
-    for name, scope in models.items():
-        try:
-            rows = rows_of(scope, reading.samples[name], stride=stride)
-            total, counts[name] = token_losses(scope, rows, chunk=chunk)
-            bits[name] = total / np.log(2)
-            some = scope.rule.predicted(rows.samples).any(1)  # in the row, and not only beyond its end
-            source, own = rows.source[some].numpy(), _masses(scope, rows.samples[some], chunk, progress)
-            masses[name] = {module: np.bincount(source, values, minlength=len(read)) for module, values in own.items()}
-        except (ValueError, UnsupportedModel) as error:
-            raise type(error)(f"the model {name!r}: {error}") from error
-    depths = {name: _by_depth(scope, masses[name], n_depths) for name, scope in models.items()}
-    blocks = {name: _by_block(scope, masses[name]) for name, scope in models.items()}
+    found = {name: _measured(name, scope, reading, stride, chunk, progress) for name, scope in models.items()}
+    depths = {name: _by_depth(scope, found[name].masses, n_depths) for name, scope in models.items()}
+    blocks = {name: _by_block(scope, found[name].masses) for name, scope in models.items()}
     kinds = [block for block in BLOCKS if any(block in of for of in blocks.values())]
-    variables = _predictions(models, bits, counts, reading) | _differences(bits, reading)
-    variables |= _with_ends("sensitivity", ("model", "depth"), list(depths.values()), "share of sensitivity, 1 if evenly spread")
     by_block = [np.array([of.get(kind, (np.nan,) * 3) for kind in kinds]).T for of in blocks.values()]
+    bits = {name: each.bits for name, each in found.items()}
+    variables = _predictions(models, found, reading) | _differences(bits, reading)
+    variables |= _with_ends("sensitivity", ("model", "depth"), list(depths.values()), "share of sensitivity, 1 if evenly spread")
     variables |= _with_ends("sensitivity_by_block", ("model", "block"), by_block, "share of sensitivity")
     names = np.array(list(models), dtype=object)
     coords: dict[str, Any] = {"model": names, "model_a": names, "model_b": names, "block": np.array(kinds, dtype=object)}
@@ -119,10 +112,32 @@ def compare_models(
     if per_sample:
         each = np.stack([value / reading.n_bytes for value in bits.values()], 1)
         variables["bits_per_byte_by_sample"] = (("sample", "model"), each, f"{BITS} of each text", BITS)
-        coords |= {"sample": np.array(read.ids, dtype=object)}
-        coords |= {"task": ("sample", np.array(read.tasks, dtype=object)), "text": ("sample", np.array(read.texts, dtype=object))}
+        coords |= read.coords
     said: dict[str, Any] = {"data": read.fingerprint, "n_used": len(read), "n_available": len(read)}
-    return dataset(variables, coords, **said, start_tokens=reading.start_tokens, notes=_notes(models))
+    return dataset(variables, coords, **said, start_tokens=reading.start_tokens, notes=_notes(models, depths))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Of one model, text by text."""
+
+    bits: np.ndarray
+    counts: np.ndarray  # predicted tokens
+    masses: dict[str, np.ndarray]  # Σ |g w| by module
+
+
+def _measured(
+    name: str, scope: Scope, reading: Reading, stride: int | None, chunk: int | None, progress: bool | None
+) -> _Measured:
+    try:
+        rows = rows_of(scope, reading.samples[name], stride=stride)
+        total, counts = token_losses(scope, rows, chunk=chunk)
+        some = scope.rule.predicted(rows.samples).any(1)  # in the row, and not only beyond its end
+        source, own = rows.source[some].numpy(), _masses(scope, rows.samples[some], chunk, progress)
+    except (ValueError, UnsupportedModel) as error:
+        raise type(error)(f"the model {name!r}: {error}") from error
+    masses = {module: np.bincount(source, values, minlength=len(total)) for module, values in own.items()}
+    return _Measured(total / np.log(2), counts, masses)
 
 
 def _felt(g: Tensor, w: Tensor) -> Tensor:
@@ -167,12 +182,10 @@ def _shares(parts: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.maximum(found, 0)
 
 
-def _predictions(
-    models: Mapping[str, Scope], bits: Mapping[str, np.ndarray], counts: Mapping[str, np.ndarray], reading: Reading
-) -> dict[str, Variable]:
-    of_bytes = np.array([ratio_interval(value, reading.n_bytes) for value in bits.values()]).T
+def _predictions(models: Mapping[str, Scope], found: Mapping[str, _Measured], reading: Reading) -> dict[str, Variable]:
+    of_bytes = np.array([ratio_interval(each.bits, reading.n_bytes) for each in found.values()]).T
     n = len(models)
-    of_tokens = [perplexity(bits[name] * np.log(2), counts[name]) for name in models]
+    of_tokens = [perplexity(each.bits * np.log(2), each.counts) for each in found.values()]
     parameters = [sum(p.nelement() for p in scope.model.parameters()) for scope in models.values()]
     layers = [scope.anatomy.n_layers for scope in models.values()]
     along = ("model",)
@@ -180,8 +193,8 @@ def _predictions(
         "bits_per_byte": (along, of_bytes[0], BITS, BITS),
         "ci_low": (along, of_bytes[1], f"{BITS}{ENDS[1][1]}", BITS),
         "ci_high": (along, of_bytes[2], f"{BITS}{ENDS[2][1]}", BITS),
-        "perplexity": (along, [found.value for found in of_tokens], "perplexity, per token of the model's own", ""),
-        "n_tokens": (along, [found.n_tokens for found in of_tokens], "predicted tokens", "tokens"),
+        "perplexity": (along, [each.value for each in of_tokens], "perplexity, per token of the model's own", ""),
+        "n_tokens": (along, [each.n_tokens for each in of_tokens], "predicted tokens", "tokens"),
         "n_bytes": (along, [int(reading.n_bytes.sum())] * n, "predicted bytes", "bytes"),
         "coverage": (along, [reading.coverage] * n, "share of the bytes that is predicted", ""),
         "n_parameters": (along, parameters, "parameters", "parameters"),
@@ -203,8 +216,14 @@ def _with_ends(name: str, dims: tuple[str, str], found: list[np.ndarray], long_n
     return {f"{name}{end}": (dims, value, f"{long_name}{words}", "") for (end, words), value in zip(ENDS, values, strict=True)}
 
 
-def _notes(models: Mapping[str, Scope]) -> list[str]:
+def _notes(models: Mapping[str, Scope], depths: Mapping[str, np.ndarray]) -> list[str]:
+    notes = []
     dtypes = {name: of_model(scope)["dtype"] for name, scope in models.items()}
-    differ = len(set(dtypes.values())) > 1
-    listed = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
-    return [f"the models do not compute in one precision: {listed}"] if differ else []
+    if len(set(dtypes.values())) > 1:
+        listed = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+        notes.append(f"the models do not compute in one precision: {listed}")
+    for name, scope in models.items():
+        if np.isnan(depths[name][0]).any():
+            why = "the loss feels none of the weights in its layers" if scope.anatomy.n_layers else "its layers are not known"
+            notes.append(f"{name} has no sensitivity over depth: {why}")
+    return notes

@@ -67,6 +67,12 @@ class Texts:
         return cls(tuple(text or "" for text in samples.texts), samples.ids, samples.tasks)
 
     @property
+    def coords(self) -> dict[str, Any]:
+        """Those of a ``sample`` dimension."""
+        ids, tasks, texts = (np.array(values, dtype=object) for values in (self.ids, self.tasks, self.texts))
+        return {"sample": ids, "task": ("sample", tasks), "text": ("sample", texts)}
+
+    @property
     def fingerprint(self) -> str:
         return hashlib.blake2b(json.dumps(self.texts).encode(), digest_size=8).hexdigest()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.recipes.recipe import Recipe
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import bytes_per_sample, chunks
+from tensorscope_nb.scope.forward import bytes_per_sample, chunks, usual_chunk
 from tensorscope_nb.settings import options
 from tensorscope_nb.study.calls import Calls, arguments, by_subject
 from tensorscope_nb.study.members import Members
@@ -57,7 +57,7 @@ def _across(members: Members, scope: Scope, samples: Any, recipe: Recipe) -> tup
     models: Any = dict(zip(members.coordinates, members.scopes, strict=True))
     few = samples[: min(MORE, len(samples))]
     rows, seconds = _trial(scope, partial(recipe, models, few))
-    chunk = len(next(chunks(samples, scope.anatomy, recipe.options.get("chunk"))))
+    chunk = min(len(samples), recipe.options.get("chunk") or usual_chunk(samples, scope.anatomy))
     passes, whole = rows / len(few), seconds / len(members) * len(samples) / len(few)
     memory = bytes_per_sample(samples, scope.anatomy) * chunk
     return recipe.name, "forward and backward", len(samples), round(passes, 2), chunk, int(memory), whole

@@ -302,6 +302,20 @@ def test_texts_come_in_any_form():
         assert compare(scopes, given)["bits_per_byte"].equals(expected["bits_per_byte"])
 
 
+def test_what_has_no_sensitivity_says_why():
+    """A table of bigrams is made of embeddings only, and a model without a family has no layers that are known."""
+    table = unigram(np.full(4, 0.25), CHARACTERS)
+    strange = ts.Scope(build("falcon"), words([f"w{i}" for i in range(4)], 2, **START))
+    found = compare({"table": table, "random": random_model(CHARACTERS)}, letters(4))
+    assert np.isnan(found["sensitivity"].sel(model="table")).all() and np.isfinite(found["sensitivity"].sel(model="random")).all()
+    assert found["sensitivity_by_block"].sel(model="table", block=["embed", "unembed"]).sum() > 0.9
+    told = "table has no sensitivity over depth: the loss feels none of the weights in its layers"
+    assert json.loads(found.attrs["tensorscope"])["notes"] == [told]
+    alone = compare({"strange": strange}, ["w0w1w3", "w2w2"])
+    assert np.isnan(alone["sensitivity"]).all() and np.isfinite(alone["bits_per_byte"]).all()
+    assert json.loads(alone.attrs["tensorscope"])["notes"] == ["strange has no sensitivity over depth: its layers are not known"]
+
+
 def test_one_text_has_no_interval():
     found = compare({"a": random_model(words(LETTERS, **START))}, "abcd")
     assert np.isfinite(found["bits_per_byte"]).all() and np.isnan(found["ci_low"]).all()
@@ -318,6 +332,8 @@ def test_a_study_of_models_runs_it():
     study.run(compare.using(n_depths=2), ts.recipes.gradient_health)
     assert study["compare_models"].equals(compare(scopes, texts, n_depths=2))
     assert study["gradient_health"].sizes["model"] == 2
+    long = ts.Study(scopes, letters(3, low=30, high=40))
+    assert float(long.plan(compare.using(stride=6))["passes"][0]) > 4 < len(long.run(compare.using(stride=6))["compare_models"])
     with pytest.raises(ValueError, match="compare_models compares models: make the study of"):
         ts.Study(scopes["a"], texts).run(compare)
     with pytest.raises(ValueError, match=r"the study has none: ts.Study\(models, texts\)"):
