@@ -7,8 +7,10 @@ from tensorscope_nb.recipes.attribution import logit_attribution
 from tensorscope_nb.recipes.circuits import circuits
 from tensorscope_nb.recipes.cka import linear_cka
 from tensorscope_nb.recipes.compare_models import compare_models
+from tensorscope_nb.recipes.compare_perturbations import compare_perturbations
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.critical_samples import critical_samples
+from tensorscope_nb.recipes.critical_weights import critical_weights
 from tensorscope_nb.recipes.curation import conflict_pairs, conflict_tokens, curate
 from tensorscope_nb.recipes.eigenvalues import fisher_eigenvalues, hessian_eigenvalues
 from tensorscope_nb.recipes.fiber_bundle import fiber_bundle_test
@@ -29,6 +31,7 @@ from tensorscope_nb.recipes.lora import LoraTargets, lora_targets
 from tensorscope_nb.recipes.overlap import fisher_overlap
 from tensorscope_nb.recipes.pairing import qk_ov_pairing
 from tensorscope_nb.recipes.patching import patching
+from tensorscope_nb.recipes.perturbation import perturbation
 from tensorscope_nb.recipes.pruning import prune_curve
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
 from tensorscope_nb.recipes.removal import removal_effect
@@ -39,6 +42,8 @@ from tensorscope_nb.recipes.singularities import embedding_singularities
 from tensorscope_nb.recipes.superposition import superposition
 from tensorscope_nb.recipes.tickets import iterative_magnitude_pruning, masks
 from tensorscope_nb.recipes.tracin import tracin
+from tensorscope_nb.recipes.validate_sensitivity import validate_sensitivity
+from tensorscope_nb.recipes.weight_list import weight_table
 
 __all__ = [
     "Importance",
@@ -50,9 +55,11 @@ __all__ = [
     "catalogue",
     "circuits",
     "compare_models",
+    "compare_perturbations",
     "conflict_pairs",
     "conflict_tokens",
     "critical_samples",
+    "critical_weights",
     "curate",
     "embedding_singularities",
     "fiber_bundle_test",
@@ -76,6 +83,7 @@ __all__ = [
     "magnitude_importance",
     "masks",
     "patching",
+    "perturbation",
     "project_conflict",
     "prune_curve",
     "qk_ov_pairing",
@@ -90,4 +98,6 @@ __all__ = [
     "taylor_importance",
     "top_conflicts",
     "tracin",
+    "validate_sensitivity",
+    "weight_table",
 ]

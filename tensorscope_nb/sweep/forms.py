@@ -54,9 +54,9 @@ class Product:
     def of(self, samples: Any) -> Product:
         return Product(self.left[samples], self.right[samples])
 
-    def total(self) -> Tensor:
+    def add_total(self, to: Tensor) -> None:
         """Σᵢ Gᵢ, as one multiplication."""
-        return self.left.flatten(0, 1).T @ self.right.flatten(0, 1)
+        to.addmm_(self.left.flatten(0, 1).T, self.right.flatten(0, 1))
 
     def times(self, vector: Tensor) -> Tensor:
         """Gᵢ v, (n, rows)."""
@@ -87,6 +87,9 @@ class Lookup:
         sample, position = (numbers[place] == self.tokens).nonzero(as_tuple=True)
         right = self.right[:, :, columns]
         block.index_put_((sample, place[sample, position]), right[sample, position], accumulate=True)
+
+    def add_total(self, to: Tensor) -> None:
+        to.index_add_(0, self.tokens.flatten(), self.right.flatten(0, 1))
 
     def largest(self) -> Tensor:
         return _largest(self.right)
@@ -119,6 +122,9 @@ class Whole:
 
     def block(self, rows: Rows, columns: slice) -> Tensor:
         return self.values[:, rows, columns].clone()
+
+    def add_total(self, to: Tensor) -> None:
+        to += self.values.sum(0)
 
     def largest(self) -> Tensor:
         return _largest(self.values)
@@ -162,6 +168,11 @@ class Gradients:
     def times(self, vector: Tensor) -> Tensor:
         """Gᵢ v, (n, rows)."""
         return sum((form.times(vector) for form in self.forms), start=self.zeros(self.n, self.rows))
+
+    def add_total(self, to: Tensor) -> None:
+        """Adds Σᵢ Gᵢ, (rows, columns)."""
+        for form in self.forms:
+            form.add_total(to)
 
     def block(self, rows: Rows, columns: slice, touched: bool = True) -> Tensor:
         """(n, some rows, some columns), new memory; a row that no token ``touched`` has nothing of the lookups."""
