@@ -147,6 +147,29 @@ def test_long_texts_take_windows_and_count_as_texts(stride):
     assert np.isfinite(found["sensitivity_ci_low"]).all()
 
 
+def test_the_sensitivity_of_a_long_text_is_summed_over_its_windows():
+    scope = random_model(words(LETTERS, **START))
+    texts, stride = letters(3, low=40, high=60), 10
+    masses = np.zeros((3, 2))
+    for i, text in enumerate(texts):
+        ids, before = torch.tensor([0, *scope.tokenizer(text)["input_ids"]]), 0
+        for begin in range(0, len(ids), stride):
+            row = ids[begin : begin + 24]
+            labels = row.clone()
+            labels[: before - begin if begin else 0] = -100
+            before = begin + len(row)
+            scope.model.zero_grad()
+            terms = int((labels[1:] != -100).sum())
+            (scope.model(row[None], labels=labels[None]).loss * terms).backward()
+            for layer in (0, 1):
+                each = scope.model.transformer.h[layer].parameters()
+                masses[i, layer] += sum(float((p.grad * p.detach()).abs().sum()) for p in each)
+            if before == len(ids):
+                break
+    found = compare({"it": scope}, texts, stride=stride)["sensitivity"]
+    assert np.allclose(found[0], 2 * masses.sum(0) / masses.sum(), rtol=1e-4)
+
+
 def masses_by_hand(scope, texts):
     """{parameter: Σₖ |gᵢₖ wₖ| (texts,)} of the summed losses, one backward for each text."""
     start = scope.tokenizer.bos_token_id
