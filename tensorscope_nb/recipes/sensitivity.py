@@ -82,7 +82,7 @@ class Sensitivity:
         return self._made(SCORES[self.metric], name, at)
 
     def increases(self, name: str, at: Tensor) -> Tensor | None:
-        """(1 + 2 splits, weights): what is predicted that the loss increases by when one of these weights is set to zero, alone."""
+        """(1 + 2 splits, weights): the predicted increase of the loss when one of these weights alone is set to zero."""
         made = INCREASES.get(self.metric)
         return None if made is None else self._made(made, name, at)
 
