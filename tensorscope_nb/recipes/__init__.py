@@ -41,6 +41,7 @@ from tensorscope_nb.recipes.singularities import embedding_singularities
 from tensorscope_nb.recipes.superposition import superposition
 from tensorscope_nb.recipes.tickets import iterative_magnitude_pruning, masks
 from tensorscope_nb.recipes.tracin import tracin
+from tensorscope_nb.recipes.validate_sensitivity import validate_sensitivity
 from tensorscope_nb.recipes.weight_list import weight_table
 
 __all__ = [
@@ -95,5 +96,6 @@ __all__ = [
     "taylor_importance",
     "top_conflicts",
     "tracin",
+    "validate_sensitivity",
     "weight_table",
 ]
