@@ -540,6 +540,21 @@ def test_a_layer_with_too_few_others_is_refused():
     assert perturbation(scope, samples, four, controls=())["n_changed"].max() == 4
 
 
+class Centred(nn.Linear):
+    """A model in which a sample's output is that of all samples beside it."""
+
+    def forward(self, x):
+        return super().forward(x - x.mean(0))
+
+
+def test_a_model_that_mixes_samples_has_no_paired_differences():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        scope, samples = ts.Scope(Centred(8, 5)), ts.Samples.tensors(torch.randn(12, 8), torch.arange(12) % 5)
+    with pytest.raises(ts.UnsupportedModel, match="the loss of a sample changes with the samples beside it"):
+        perturbation(scope, samples, listed("weight", (0, 0)), controls=())
+
+
 def test_controls_of_one_kind_alone_and_none_at_all():
     scope, samples = language()
     ranking = ranked(scope, samples)
