@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from tensorscope_nb.samples.fingerprint import fingerprint
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -143,6 +145,17 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the data: equal for equal inputs, labels and vocabulary, whatever the ids, the tasks and the padding.
+
+        >>> import torch, tensorscope_nb as ts
+        >>> prose, again = (ts.Samples.tokens(torch.tensor([[5, 6]]), task=task) for task in ("prose", "code"))
+        >>> prose.fingerprint == again.fingerprint
+        True
+        """
+        return fingerprint(self)
 
     @property
     def has_tokens(self) -> bool:
