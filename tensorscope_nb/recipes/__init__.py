@@ -8,6 +8,7 @@ from tensorscope_nb.recipes.circuits import circuits
 from tensorscope_nb.recipes.cka import linear_cka
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.critical_samples import critical_samples
+from tensorscope_nb.recipes.critical_weights import critical_weights
 from tensorscope_nb.recipes.curation import conflict_pairs, conflict_tokens, curate
 from tensorscope_nb.recipes.eigenvalues import fisher_eigenvalues, hessian_eigenvalues
 from tensorscope_nb.recipes.fiber_bundle import fiber_bundle_test
@@ -51,6 +52,7 @@ __all__ = [
     "conflict_pairs",
     "conflict_tokens",
     "critical_samples",
+    "critical_weights",
     "curate",
     "embedding_singularities",
     "fiber_bundle_test",

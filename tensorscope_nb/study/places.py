@@ -92,7 +92,7 @@ def _modules(results: Mapping[str, xr.Dataset]) -> tuple[dict[Any, int], dict[An
     layer_of: dict[Any, int] = {}
     kind_of: dict[Any, str] = {}
     for result in results.values():
-        if "module" not in result.coords or "module_layer" not in result.coords:
+        if "module" not in result.coords or "module_layer" not in result.coords or result["module_layer"].dims != ("module",):
             continue
         blocks = result["module_block"].values if "module_block" in result.coords else [""] * result.sizes["module"]
         for module, layer, block in zip(result["module"].values, result["module_layer"].values, blocks, strict=True):

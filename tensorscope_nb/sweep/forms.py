@@ -88,6 +88,11 @@ class Lookup:
         right = self.right[:, :, columns]
         block.index_put_((sample, place[sample, position]), right[sample, position], accumulate=True)
 
+    def total(self) -> Tensor:
+        """Σᵢ Gᵢ."""
+        out = self.right.new_zeros(self.n_rows, self.right.shape[2])
+        return out.index_add_(0, self.tokens.flatten(), self.right.flatten(0, 1))
+
     def largest(self) -> Tensor:
         return _largest(self.right)
 
@@ -119,6 +124,10 @@ class Whole:
 
     def block(self, rows: Rows, columns: slice) -> Tensor:
         return self.values[:, rows, columns].clone()
+
+    def total(self) -> Tensor:
+        """Σᵢ Gᵢ."""
+        return self.values.sum(0)
 
     def largest(self) -> Tensor:
         return _largest(self.values)
@@ -162,6 +171,10 @@ class Gradients:
     def times(self, vector: Tensor) -> Tensor:
         """Gᵢ v, (n, rows)."""
         return sum((form.times(vector) for form in self.forms), start=self.zeros(self.n, self.rows))
+
+    def total(self) -> Tensor:
+        """Σᵢ Gᵢ, (rows, columns)."""
+        return sum((form.total() for form in self.forms), start=self.zeros(self.rows, self.columns))
 
     def block(self, rows: Rows, columns: slice, touched: bool = True) -> Tensor:
         """(n, some rows, some columns), new memory; a row that no token ``touched`` has nothing of the lookups."""

@@ -31,14 +31,24 @@ class Elementwise:
 
 
 @dataclass(frozen=True, eq=False)
-class SquaresBy:
-    """Σ gᵢ² over the samples of each group, weight by weight: (groups, rows, columns). Shared by whoever wants this very one."""
+class ByGroup:
+    """Something summed over the samples of each group, weight by weight: (groups, rows, columns). Shared by whoever wants this
+    very one.
+    """
 
     groups: Sequence[Collection[str]]  # ids
 
     def shares(self, ids: Sequence[str], like: Tensor) -> Tensor:
         """(groups, n): one where a sample is in a group."""
         return torch.tensor([[name in group for name in ids] for group in self.groups]).to(like)
+
+
+class SquaresBy(ByGroup):
+    """Σ gᵢ²."""
+
+
+class SumsBy(ByGroup):
+    """Σ gᵢ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +63,7 @@ class Against:
         return (whole.values[:, rows, columns] if isinstance(whole, Whole) else self.held.block(rows, columns)).flatten(1)
 
 
-Want = str | Elementwise | SquaresBy | Against
+Want = str | Elementwise | ByGroup | Against
 """``total`` (n), ``rows`` (n, rows), ``columns`` (n, columns): squares by sample, summed over the rest.
 ``sum`` and ``squares`` (rows, columns): over samples. ``gram`` (n, n): ⟨gᵢ, gⱼ⟩."""
 Found = dict[Want, Tensor]
@@ -81,9 +91,14 @@ def measure(gradients: Gradients, wants: Collection[Want], ids: Sequence[str] = 
                 [(form.left[:, 0] ** 2 * share[:, None]).T @ form.right[:, 0] ** 2 for share in want.shares(ids, form.left)]
             )
             left.discard(want)
-    if left == {"sum"} and isinstance(form, Product):
-        found["sum"] = form.total()
-        left.discard("sum")
+    if all(want == "sum" or isinstance(want, SumsBy) for want in left):  # of all samples at once, without those of each
+        for each in left:
+            if isinstance(each, SumsBy):
+                shares = each.shares(ids, gradients.weight).bool()
+                found[each] = torch.stack([gradients.of(share.nonzero()[:, 0]).total() for share in shares])
+            else:
+                found[each] = gradients.total()
+        return found
     if "gram" in left and (k := gram_of_positions(gradients, gradients)) is not None:
         found["gram"] = k
         left.discard("gram")
@@ -93,9 +108,9 @@ def measure(gradients: Gradients, wants: Collection[Want], ids: Sequence[str] = 
 def _by_blocks(gradients: Gradients, wants: Collection[Want], ids: Sequence[str]) -> Found:
     found = _zeros(gradients, wants)
     elementwise = [want for want in wants if isinstance(want, Elementwise)]
-    shares = {want: want.shares(ids, found[want]) for want in wants if isinstance(want, SquaresBy)}
+    shares = {want: want.shares(ids, found[want]) for want in wants if isinstance(want, ByGroup)}
     others = [want for want in wants if isinstance(want, Against) and want.held.forms]
-    squared = bool({"squares", "columns"} & set(wants) or shares)
+    squared = bool({"squares", "columns"} & set(wants) or any(isinstance(want, SquaresBy) for want in shares))
     for rows, columns, touched in blocks(gradients):
         block = gradients.block(rows, columns, touched)
         for want in elementwise:
@@ -106,6 +121,9 @@ def _by_blocks(gradients: Gradients, wants: Collection[Want], ids: Sequence[str]
                 found[want] += made.flatten(1).sum(1).double()
         if "sum" in found:
             found["sum"][rows, columns] += block.sum(0)
+        for grouped, share in shares.items():
+            if isinstance(grouped, SumsBy):
+                found[grouped][:, rows, columns] += (share @ block.flatten(1)).unflatten(1, block.shape[1:])
         if "gram" in found:
             found["gram"] += inner_products(block.flatten(1)).double().cpu()
         for against in others:
@@ -117,7 +135,8 @@ def _by_blocks(gradients: Gradients, wants: Collection[Want], ids: Sequence[str]
             if "squares" in found:
                 found["squares"][rows, columns] += block.sum(0)
             for grouped, share in shares.items():
-                found[grouped][:, rows, columns] += (share @ block.flatten(1)).unflatten(1, block.shape[1:])
+                if isinstance(grouped, SquaresBy):
+                    found[grouped][:, rows, columns] += (share @ block.flatten(1)).unflatten(1, block.shape[1:])
             by_row = block.sum(2).double() if {"rows", "total"} & set(found) else None
             if "columns" in found:
                 found["columns"][:, columns] += block.sum(1).double()
@@ -150,7 +169,7 @@ def _zeros(gradients: Gradients, wants: Collection[Want]) -> Found:
             found[want] = torch.zeros(n, want.held.n if isinstance(want, Against) else n, dtype=torch.float64)
         elif want in ("sum", "squares") or (isinstance(want, Elementwise) and want.by == "weight"):
             found[want] = gradients.zeros(rows, columns)
-        elif isinstance(want, SquaresBy):
+        elif isinstance(want, ByGroup):
             found[want] = gradients.zeros(len(want.groups), rows, columns)
         else:
             shape = (n,) if isinstance(want, Elementwise) else shapes[want]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tensorscope_nb.sweep.capture import Chunk
 from tensorscope_nb.sweep.forms import Gradients
-from tensorscope_nb.sweep.measure import Found, SquaresBy, Want
+from tensorscope_nb.sweep.measure import ByGroup, Found, Want
 from tensorscope_nb.sweep.paired import PAIRED, Part, Place
 from tensorscope_nb.sweep.parameters import Parameter
 
@@ -72,7 +72,7 @@ class Reducer(ABC):
 
 
 class Sums(Reducer):
-    """Σᵢ of one thing, weight by weight: ``sum`` of the gradients, ``squares`` (also by groups), or a function of them."""
+    """Σᵢ of one thing, weight by weight: ``sum`` of the gradients or ``squares`` (both also by groups), or a function of them."""
 
     def __init__(self, want: Want = "sum") -> None:
         self.want = want
@@ -86,7 +86,7 @@ class Sums(Reducer):
         return (self.want,)
 
     def update(self, parameter: Parameter, found: Found, start: int) -> None:
-        groups = [len(self.want.groups)] if isinstance(self.want, SquaresBy) else []
+        groups = [len(self.want.groups)] if isinstance(self.want, ByGroup) else []
         added = found[self.want].reshape((*groups, *parameter.tensor.shape))
         if parameter.name in self.totals:
             self.totals[parameter.name] = self.totals[parameter.name] + added
