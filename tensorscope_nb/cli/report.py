@@ -1,0 +1,95 @@
+"""What was found, for people: ``report.md``, and a few lines for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tensorscope_nb.cli.findings import Finding, effects
+
+N_MODULES = 10
+CAUTION = """\
+## Before you rely on it
+
+- A ranking is a claim about each weight alone and about a small change; setting many to zero is neither. The perturbation
+  tests it: believe the list where *top* is clear of the *random* control, whose weights are of the same layers and sizes.
+- Intervals are over texts: they say what other texts of this kind would give, and nothing of other kinds of text.
+- A weight whose `stability` is low may not be in the list of other texts: read modules before single weights.
+- Embeddings come first where the texts repeat a few tokens.
+- Several metrics, sizes and ratios are several looks at the same texts: an interval that just leaves 0 out is no proof."""
+
+
+def report(
+    title: str, asked: Sequence[tuple[str, str]], findings: Iterable[Finding], baseline: str, notes: Sequence[str]
+) -> str:
+    """The report as Markdown."""
+    lines = [f"# {title}", "", *(f"- {what}: {value}" for what, value in asked), f"- Baseline: {baseline}", ""]
+    for finding in findings:
+        lines += [f"## {finding.metric}, top {finding.top}", "", *_modules(finding), ""]
+        for method, result in finding.perturbed.items():
+            lines += [f"### What the loss does: {method}", "", *perturbed_table(effects(result)), ""]
+    if notes:
+        lines += ["## Notes", "", *(f"- {note}" for note in notes), ""]
+    return "\n".join([*lines, CAUTION, ""])
+
+
+def _modules(finding: Finding) -> list[str]:
+    rows = finding.modules
+    shown = [
+        (
+            f"`{row['module']}`", str(row["n_critical"]), interval(row["n_critical_ci_low"], row["n_critical_ci_high"]),
+            f"{row['n_parameters']:,}", f"{row['enrichment']:.3g}", interval(row["enrichment_ci_low"], row["enrichment_ci_high"]),
+        )
+        for row in rows[:N_MODULES]
+    ]  # fmt: skip
+    head = ("module", "critical weights", "95 % interval", "weights", "× chance", "95 % interval")
+    more = [f"… and {len(rows) - N_MODULES} more modules"] if len(rows) > N_MODULES else []
+    return [*table(head, shown), *(["", *more] if more else [])]
+
+
+def perturbed_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    head = ("share", "weights", "changed", "loss increase (nats)", "95 % interval", "predicted", "top − control", "95 % interval")
+    shown = [
+        (
+            f"{row['ratio']:g}", row["selection"], f"{row['n_changed']:,}", f"{row['loss_increase']:+.3g}",
+            interval(row["ci_low"], row["ci_high"]), number(row["predicted"]), number(row.get("excess")),
+            interval(row.get("excess_ci_low"), row.get("excess_ci_high")),
+        )
+        for row in rows
+    ]  # fmt: skip
+    return table(head, shown)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def number(value: float | None) -> str:
+    """A signed number, or a dash where there is none."""
+    return "–" if value is None or value != value else f"{value:+.3g}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None or low != low or high != high else f"{low:.3g} to {high:.3g}"
+
+
+def in_short(finding: Finding) -> list[str]:
+    """A few lines of one list: where it is, and what the whole of it does against the controls."""
+    lines = []
+    rows = finding.modules
+    named = ", ".join(f"{row['module']} {row['n_critical']} (×{row['enrichment']:.3g})" for row in rows[:3])
+    lines.append(f"{finding.metric}, top {finding.top}: {named}" + (f" and {len(rows) - 3} more" if len(rows) > 3 else ""))
+    for method, result in finding.perturbed.items():
+        lines.append(f"  {method}: {effects_in_short(effects(result))}")
+    return lines
+
+
+def effects_in_short(rows: Sequence[dict[str, Any]]) -> str:
+    """The loss increases at the largest share."""
+    most = max(row["ratio"] for row in rows)
+    said = [
+        f"{row['selection']} {row['loss_increase']:+.3g} ({interval(row['ci_low'], row['ci_high'])})"
+        for row in rows
+        if row["ratio"] == most
+    ]
+    return f"loss increase in nats at share {most:g}, with 95 % intervals: {', '.join(said)}"
