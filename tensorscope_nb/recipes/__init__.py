@@ -29,6 +29,7 @@ from tensorscope_nb.recipes.lora import LoraTargets, lora_targets
 from tensorscope_nb.recipes.overlap import fisher_overlap
 from tensorscope_nb.recipes.pairing import qk_ov_pairing
 from tensorscope_nb.recipes.patching import patching
+from tensorscope_nb.recipes.perturbation import perturbation
 from tensorscope_nb.recipes.pruning import prune_curve
 from tensorscope_nb.recipes.recipe import Recipe, catalogue, recipe
 from tensorscope_nb.recipes.removal import removal_effect
@@ -39,6 +40,7 @@ from tensorscope_nb.recipes.singularities import embedding_singularities
 from tensorscope_nb.recipes.superposition import superposition
 from tensorscope_nb.recipes.tickets import iterative_magnitude_pruning, masks
 from tensorscope_nb.recipes.tracin import tracin
+from tensorscope_nb.recipes.weight_list import weight_table
 
 __all__ = [
     "Importance",
@@ -76,6 +78,7 @@ __all__ = [
     "magnitude_importance",
     "masks",
     "patching",
+    "perturbation",
     "project_conflict",
     "prune_curve",
     "qk_ov_pairing",
@@ -90,4 +93,5 @@ __all__ = [
     "taylor_importance",
     "top_conflicts",
     "tracin",
+    "weight_table",
 ]

@@ -35,12 +35,14 @@ class Objective:
         *,
         modules: str | Sequence[str] | None = None,
         reduction: Reduction = "mean",
+        differentiable: bool = True,
     ) -> None:
         check_asked(scope.model, reduction)
         if not len(samples):
             raise ValueError("there are no samples: give at least 1")
         self.scope = scope
-        self.chosen = chosen_parameters(scope, modules)
+        # only the losses: of weights that are frozen, or in half precision, as well
+        self.chosen = chosen_parameters(scope, modules) if differentiable else {}
         _refuse_half(self.chosen)
         self.samples = scope.rule.prepared(samples)
         check(self.samples, scope.anatomy)
