@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import platform
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from tensorscope_nb import __version__
 from tensorscope_nb.cli.findings import Finding, effects, runs, statistics
 from tensorscope_nb.cli.model import said_of_model
 from tensorscope_nb.cli.report import report
@@ -49,7 +51,7 @@ class Experiment:
 
         asked = {name: value for name, value in vars(self.given).items() if name not in ("run", "parser", "command")}
         session.write_json("config.json", asked)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for found in self.findings:
             session.write_table(f"{found.name}.csv", weight_table(found.critical))
             session.write_table(f"bottom_{found.name.removeprefix('top_')}.csv", weight_table(found.critical, bottom=True))
@@ -71,11 +73,8 @@ class Experiment:
         """What it takes to do the same again, and to tell whether another run did."""
         from tensorscope_nb.study.metadata import metadata
 
-        import numpy as np
-
         said = metadata(self.findings[0].critical)
         model = self.scope.model
-        versions = said["versions"] | {"python": platform.python_version(), "numpy": np.__version__}
         return {
             "format": FORMAT,
             "command": session.command,
@@ -88,21 +87,15 @@ class Experiment:
                 "path": self.file.path, "sha256": self.file.sha256, "paragraphs": self.given.paragraphs,
                 "text_field": self.given.text_field, "max_length": self.given.max_length, "skip_short": self.given.skip_short,
             },
-            "calibration": self._side(self.calibration),
+            "calibration": side(self.scope, self.calibration),
             "evaluation": {
-                **self._side(self.evaluation), "baseline_perplexity": self.baseline.value, "baseline_loss": self.baseline.nll,
+                **side(self.scope, self.evaluation),
+                "baseline_perplexity": self.baseline.value, "baseline_loss": self.baseline.nll,
             },
             "seed": self.given.seed,
-            "versions": versions,
+            "versions": versions(),
             "started": session.started,
             "finished": now(),
-        }  # fmt: skip
-
-    def _side(self, samples: Samples) -> dict[str, Any]:
-        terms = self.scope.rule.n_terms(self.scope.rule.prepared(samples))
-        return {
-            "fingerprint": samples.fingerprint, "n_texts": len(samples), "n_tokens": int(samples.lengths.sum()),
-            "n_predicted": int(terms.sum()), "places": [name.partition(", ")[2] for name in samples.ids],
         }  # fmt: skip
 
     def _summary(self) -> dict[str, Any]:
@@ -161,3 +154,18 @@ class Experiment:
     def _where(self) -> str:
         given = self.given
         return (" for each layer" if given.per_layer else "") + (f" in {', '.join(given.modules)}" if given.modules else "")
+
+
+def side(scope: Scope, samples: Samples) -> dict[str, Any]:
+    """What is said of the texts of one side: which they are, and how much there is."""
+    terms = scope.rule.n_terms(scope.rule.prepared(samples))
+    return {
+        "fingerprint": samples.fingerprint, "n_texts": len(samples), "n_tokens": int(samples.lengths.sum()),
+        "n_predicted": int(terms.sum()), "places": [name.partition(", ")[2] for name in samples.ids],
+    }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers come from."""
+    libraries = {name: version(name) for name in ("torch", "transformers", "numpy", "scipy", "xarray")}
+    return {"tensorscope_nb": __version__, "python": platform.python_version()} | libraries

@@ -66,10 +66,8 @@ def runs(result: xr.Dataset, **of: Any) -> Iterator[dict[str, Any]]:
     for selection in result["selection"].values:
         for ratio in result["ratio"].values:
             at = result.sel(selection=selection, ratio=ratio)
-            for replicate in at["replicate"].values:
+            for replicate in at["replicate"].values[: 1 if _is_one(at) else None]:
                 run = at.sel(replicate=replicate)
-                if not np.isfinite(run["n_changed"]):
-                    continue  # the list itself is one, and only the random choices are several
                 perplexity = float(run["perplexity"]) if "perplexity" in run else np.nan
                 yield {
                     **of, "mask_ratio": float(ratio), "weights_masked": int(run["n_changed"]), "baseline_ppl": baseline,
@@ -77,6 +75,11 @@ def runs(result: xr.Dataset, **of: Any) -> Iterator[dict[str, Any]]:
                     "selection": str(selection), "replicate": int(replicate), "loss_increase": float(run["loss_increase"]),
                     "ci_low": float(at["ci_low"]), "ci_high": float(at["ci_high"]), "predicted": float(at["predicted"]),
                 }  # fmt: skip
+
+
+def _is_one(at: xr.Dataset) -> bool:
+    """Whether it was measured once, and stands in every replicate."""
+    return bool((at["loss_increase"] == at["loss_increase"][0]).all() and (at["n_changed"] == at["n_changed"][0]).all())
 
 
 def effects(result: xr.Dataset) -> list[dict[str, Any]]:
@@ -88,9 +91,9 @@ def effects(result: xr.Dataset) -> list[dict[str, Any]]:
             row = {
                 "selection": str(selection), "ratio": float(ratio), "n_changed": int(at["n_changed"].max()),
                 "loss_increase": float(at["loss_increase_mean"]), "ci_low": float(at["ci_low"]), "ci_high": float(at["ci_high"]),
-                "predicted": float(at["predicted"]),
+                "predicted": float(at["predicted"]), "broken": bool(at["broken"].any()),
             }  # fmt: skip
-            if selection in result.get("control", np.array([], dtype=object)):
+            if "control" in result.dims and selection in result["control"].values:
                 over = result.sel(control=selection, ratio=ratio)
                 row |= {name: float(over[name]) for name in ("excess", "excess_ci_low", "excess_ci_high")}
             rows.append(row)

@@ -19,14 +19,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     perturb.add(commands)
     given = parser.parse_args(arguments)
     try:
-        return given.run(given, arguments)
+        code: int = given.run(given, arguments)
+        return code
     except KeyboardInterrupt:
         sys.stderr.write(f"{given.parser.prog}: interrupted\n")
         return 130
     except Exception as error:
-        if not is_of_use(error):
-            raise
-        given.parser.error(str(error))
+        if is_of_use(error):
+            given.parser.error(str(error))
+        raise
 
 
 def _recipes() -> int:

@@ -50,9 +50,10 @@ def add_reading(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument("--skip-short", action="store_true", help="leave out texts of fewer than two tokens, and count them")
 
 
-def add_running(parser: argparse.ArgumentParser) -> None:
+def add_running(parser: argparse.ArgumentParser, *, seed: int | None = 0) -> None:
     parser.add_argument("--n-seeds", type=whole(1), default=5, metavar="N", help="random controls at each ratio (default: 5)")
-    parser.add_argument("--seed", type=whole(0), default=0, help="of every random choice (default: 0)")
+    usual = "that of the list" if seed is None else str(seed)
+    parser.add_argument("--seed", type=whole(0), default=seed, metavar="N", help=f"of every random choice (default: {usual})")
     parser.add_argument(
         "--memory", type=whole(1), default=1, metavar="GIB",
         help="memory that one large thing may take; intervals take 8 gradients (default: 1)",

@@ -19,9 +19,7 @@ CAUTION = """\
 - Several metrics, sizes and ratios are several looks at the same texts: an interval that just leaves 0 out is no proof."""
 
 
-def report(
-    title: str, asked: Sequence[tuple[str, str]], findings: Iterable[Finding], baseline: str, notes: Sequence[str]
-) -> str:
+def report(title: str, asked: Sequence[tuple[str, str]], findings: Iterable[Finding], baseline: str, notes: Sequence[str]) -> str:
     """The report as Markdown."""
     lines = [f"# {title}", "", *(f"- {what}: {value}" for what, value in asked), f"- Baseline: {baseline}", ""]
     for finding in findings:

@@ -33,7 +33,7 @@ class Session:
             folder.mkdir(parents=True, exist_ok=True)
             if before.exists():
                 _remove_earlier(before)
-            self._log = open(folder / log, "w", encoding="utf-8")  # noqa: SIM115: it is closed at the end of the session
+            self._log = open(folder / log, "w", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise UseError(f"{folder} cannot be written to: {error.strerror or error}") from error
         self.command = shlex.join(["tensorscope", *command])
