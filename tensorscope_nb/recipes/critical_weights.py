@@ -163,7 +163,7 @@ def _of_weights(
     owners, places = (np.concatenate(parts) for parts in zip(*lists.best.values(), strict=True))
     low_owners, low_places = smallest_beside(found, lists, lambda name: layers[name])
     top, bottom = _Chosen(found, lists.names, owners, places), _Chosen(found, lists.names, low_owners, low_places)
-    low, high = np.sort(halves_interval(top.scores[0], top.scores[1::2], top.scores[2::2])[1:], axis=0)
+    _, low, high = halves_interval(top.scores)
     stable = np.concatenate(list(lists.stability.values()))
     rank = np.concatenate([np.arange(1, len(places) + 1) for places, _ in lists.best.values()])
     dims, words, unit = ("weight",), WORDS[metric], loss_unit(scope)
@@ -237,8 +237,8 @@ def _of_modules(
     expected = chance @ belongs
     most = np.minimum(sizes, [listed[key] for key in keys]) @ belongs
     counts, totals = lists.counts @ belongs, lists.totals @ belongs
-    count, count_low, count_high = (np.clip(x, 0, most) for x in halves_interval(counts[0], counts[1::2], counts[2::2]))
-    total, total_low, total_high = halves_interval(totals[0], totals[1::2], totals[2::2])
+    count, count_low, count_high = (np.clip(x, 0, most) for x in halves_interval(counts))
+    total, total_low, total_high = halves_interval(totals)
     dims, of, end = ("module",), f"{WORDS[metric]}, summed over its weights", "end of the 95 % interval"
     n, more = "critical weights", "critical weights, as a multiple of what chance gives"
     variables: dict[str, Variable] = {

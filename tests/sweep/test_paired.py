@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tensorscope_nb.sweep import forms, measure
 from tensorscope_nb.sweep.forms import Gradients, Whole, joined
-from tensorscope_nb.sweep.measure import SquaresBy
+from tensorscope_nb.sweep.measure import SquaresBy, SumsBy
 from tensorscope_nb.sweep.paired import Part, part_by_part, positions, products
 
 KINDS = ["product", "lookup", "whole", "tied", "called twice", "all", "nothing"]
@@ -19,16 +19,25 @@ KINDS = ["product", "lookup", "whole", "tied", "called twice", "all", "nothing"]
     kind=st.sampled_from(KINDS), n=st.integers(1, 5), terms=st.integers(1, 4), rows=st.integers(1, 9), columns=st.integers(1, 7),
     seed=st.integers(0, 9), block=st.sampled_from([64, 512, 2**23]),
 )  # fmt: skip
-def test_squares_by_group(kind, n, terms, rows, columns, seed, block):
+def test_sums_and_squares_by_group(kind, n, terms, rows, columns, seed, block):
     gradients, dense = random_gradients(kind, n, terms, rows, columns, seed)
-    ids = [f"s{i}" for i in range(n)]
-    want = SquaresBy([{"s0", "s2"}, {"s1"}, {"elsewhere"}])
+    ids, groups = [f"s{i}" for i in range(n)], [{"s0", "s2"}, {"s1"}, {"elsewhere"}]
+    squares, sums = SquaresBy(groups), SumsBy(groups)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forms, "BLOCK_BYTES", block)
-        found = measure.measure(gradients, [want, "squares", "gram"], ids)
-    expected = [sum((dense[i] ** 2 for i in group if i < n), torch.zeros(rows, columns)) for group in ((0, 2), (1,), ())]
-    assert torch.allclose(found[want], torch.stack(expected).double())
+        found = measure.measure(gradients, [squares, sums, "squares", "gram"], ids)
+        alone = measure.measure(gradients, [sums, "sum"], ids)
+
+    def by_group(of):
+        return torch.stack(
+            [sum((of(dense[i]) for i in group if i < n), torch.zeros(rows, columns)) for group in ((0, 2), (1,), ())]
+        )
+
+    assert torch.allclose(found[squares], by_group(torch.square).double())
     assert torch.allclose(found["squares"], (dense**2).sum(0))
+    for each in (found, alone):
+        assert torch.allclose(each[sums], by_group(lambda g: g).double())
+    assert torch.allclose(alone["sum"], dense.sum(0))
 
 
 @settings(max_examples=60)
