@@ -60,6 +60,12 @@ def tokenize(
     return Samples.tokens(input_ids, mask, task=task, ids=ids, texts=texts, pieces=pieces, vocabulary=made)
 
 
+def start_of(tokenizer: Any) -> int | None:
+    """The token that stands before a text: that of a beginning, or where there is none that of an end, as GPT-2 has it."""
+    tokens = (getattr(tokenizer, name, None) for name in ("bos_token_id", "eos_token_id"))
+    return next((token for token in tokens if token is not None), None)
+
+
 def vocabulary_of(tokenizer: Any) -> str:
     """A fingerprint of what its ids mean: equal for equal vocabularies."""
     if tokenizer is None or not hasattr(tokenizer, "get_vocab"):

@@ -67,15 +67,19 @@ class LossRule:
         """The loss at each position that predicts, zero elsewhere, and which positions those are; both (n, positions)."""
         from torch.nn.functional import cross_entropy
 
-        if self.anatomy.task not in ("causal", "masked"):
-            raise UnsupportedModel(
-                f"no loss per token: the model is no language model ({self.anatomy.family}, {self.anatomy.task})"
-            )
+        self.require_tokens()
         labels, predicted = samples.token_labels.to(output.device), self._predicted(samples).to(output.device)
         if self.anatomy.task == "causal":
             output, labels = output[:, :-1], labels[:, 1:]
         targets = labels.masked_fill(~predicted, IGNORED)
         return cross_entropy(_wide(output).transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"), predicted
+
+    def require_tokens(self) -> None:
+        """Raises where there is no loss of single tokens."""
+        if self.anatomy.task not in ("causal", "masked"):
+            raise UnsupportedModel(
+                f"no loss per token: the model is no language model ({self.anatomy.family}, {self.anatomy.task})"
+            )
 
     def n_terms(self, samples: Samples) -> Tensor:
         """The number of terms that each sample's mean loss is made of (n,): predicted tokens, or 1."""

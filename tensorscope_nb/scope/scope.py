@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 
 from tensorscope_nb.errors import UnsupportedModel
-from tensorscope_nb.numerics import ratio_interval
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.anatomy import Anatomy
 from tensorscope_nb.scope.coerce import as_samples
@@ -19,7 +17,7 @@ from tensorscope_nb.scope.detect import detect
 from tensorscope_nb.scope.forward import chunks, output_of
 from tensorscope_nb.scope.handles import Layers
 from tensorscope_nb.scope.loss import CustomLoss, LossRule, check_finite
-from tensorscope_nb.scope.perplexity import Perplexity
+from tensorscope_nb.scope.perplexity import Perplexity, perplexity, rows_of, token_losses
 from tensorscope_nb.scope.point import TAPPED, Point
 from tensorscope_nb.scope.record import Edit, Record, edit_points_of, intercepted, record
 from tensorscope_nb.scope.sites import expand
@@ -107,22 +105,24 @@ class Scope:
 
         return torch.cat(self._each(self.rule.prepared(self.samples(samples)), read, edits, chunk)).detach()
 
-    def perplexity(self, samples: Any, *, chunk: int | None = None) -> Perplexity:
-        """exp(Σ loss / Σ predicted tokens), with its token count and a 95 % Student interval over samples (of the log)."""
+    def perplexity(
+        self, samples: Any, *, stride: int | None = None, start_token: bool = False, chunk: int | None = None
+    ) -> Perplexity:
+        """exp(Σ loss / Σ predicted tokens), with its token count and a 95 % Student interval over samples (of the log).
 
-        def read(output: Tensor, part: Samples) -> tuple[Tensor, Tensor]:
-            losses, predicted = self.rule.per_token(output, part)
-            check_finite(losses.sum(1), part, self.model)
-            return losses.double().sum(1), predicted.double().sum(1)
+        Texts longer than the context are read in windows as long as the context, moved on by ``stride`` tokens, each token
+        predicted once: a small stride gives each more to read, and takes context / stride times as long. The interval is
+        over texts, not windows. With ``start_token`` the tokenizer's token for the beginning of a text (where it has none,
+        for its end) stands before every text that does not begin with it, so that the first token is predicted too.
 
-        pairs = self._each(self.rule.prepared(self.samples(samples)), read, None, chunk)
-        total, count = (torch.cat(parts).cpu().numpy() for parts in zip(*pairs, strict=True))
-        if not count.sum():
-            raise ValueError("no token is predicted: a sample needs at least two tokens and a label")
-        nll, low, high = ratio_interval(total, count)
-        with np.errstate(over="ignore"):  # a broken model's perplexity is infinite; its nll still says how broken
-            value, ci_low, ci_high = (float(np.exp(x)) for x in (nll, low, high))
-        return Perplexity(value, ci_low, ci_high, nll, int(count.sum()))
+        >>> import tensorscope_nb as ts
+        >>> scope = ts.load("tiny")
+        >>> text = "To be, or not to be: that is the question. " * 20
+        >>> scope.perplexity(text, stride=64).n_tokens == int(scope.samples(text).lengths) - 1
+        True
+        """
+        rows = rows_of(self, self.samples(samples), stride=stride, start_token=start_token)
+        return perplexity(*token_losses(self, rows, chunk=chunk))
 
     def trace(self, samples: Any = None, *, max_new_tokens: int | None = None, **generation: Any) -> Tracer:
         """Opens a trace: inside the block the standard sites are live, to be read, written and differentiated.
