@@ -91,7 +91,7 @@ def effects(result: xr.Dataset) -> list[dict[str, Any]]:
             row = {
                 "selection": str(selection), "ratio": float(ratio), "n_changed": int(at["n_changed"].max()),
                 "loss_increase": float(at["loss_increase_mean"]), "ci_low": float(at["ci_low"]), "ci_high": float(at["ci_high"]),
-                "predicted": float(at["predicted"]), "broken": bool(at["broken"].any()),
+                "predicted": float(at["predicted"]), "broken": bool(at["broken"].any()), "weight_rms": float(at["weight_rms"]),
             }  # fmt: skip
             if "control" in result.dims and selection in result["control"].values:
                 over = result.sel(control=selection, ratio=ratio)

@@ -12,10 +12,13 @@ CAUTION = """\
 ## Before you rely on it
 
 - A ranking is a claim about each weight alone and about a small change; setting many to zero is neither. The perturbation
-  tests it: believe the list where *top* is clear of the *random* control, whose weights are of the same layers and sizes.
+  tests it: believe the list where *top* is clear of the *random* control, whose weights are of the same layers and, where
+  the layer has such, of the same size. Where their rms size is far below that of *top*, the list holds the layer's largest
+  weights, and there is no match for them.
 - Intervals are over texts: they say what other texts of this kind would give, and nothing of other kinds of text.
 - A weight whose `stability` is low may not be in the list of other texts: read modules before single weights.
 - Embeddings come first where the texts repeat a few tokens.
+- Where measured and predicted increase part, the change is too large for gradient and curvature, or the weights act together.
 - Several metrics, sizes and ratios are several looks at the same texts: an interval that just leaves 0 out is no proof."""
 
 
@@ -46,12 +49,15 @@ def _modules(finding: Finding) -> list[str]:
 
 
 def perturbed_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    head = ("share", "weights", "changed", "loss increase (nats)", "95 % interval", "predicted", "top − control", "95 % interval")
+    head = (
+        "share", "weights", "changed", "rms size", "loss increase (nats)", "95 % interval", "predicted",
+        "top − these", "95 % interval",
+    )  # fmt: skip
     shown = [
         (
-            f"{row['ratio']:g}", row["selection"], f"{row['n_changed']:,}", f"{row['loss_increase']:+.3g}",
-            interval(row["ci_low"], row["ci_high"]), number(row["predicted"]), number(row.get("excess")),
-            interval(row.get("excess_ci_low"), row.get("excess_ci_high")),
+            f"{row['ratio']:g}", row["selection"], f"{row['n_changed']:,}", f"{row['weight_rms']:.3g}",
+            number(row["loss_increase"]), interval(row["ci_low"], row["ci_high"]), number(row["predicted"]),
+            number(row.get("excess")), interval(row.get("excess_ci_low"), row.get("excess_ci_high")),
         )
         for row in rows
     ]  # fmt: skip
