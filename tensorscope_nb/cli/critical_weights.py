@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tensorscope_nb.cli.experiment import SUMMARY, Experiment
+from tensorscope_nb.cli.experiment import MANIFEST, SUMMARY, Experiment
 from tensorscope_nb.cli.findings import Finding
 from tensorscope_nb.cli.model import add_model, loaded, said_of_model
 from tensorscope_nb.cli.options import METHODS, METRICS, RATIOS, add_reading, add_running, ratio, whole
@@ -66,7 +66,10 @@ def run(given: argparse.Namespace, command: list[str]) -> int:
     given.experiment_id = given.experiment_id or datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
     given.out = given.out or f"outputs/critical_analysis_{given.experiment_id}"
     file = read_texts(given.data_file, paragraphs=given.paragraphs, field=given.text_field)
-    with Session(Path(given.out).expanduser(), SUMMARY, "analysis.log", overwrite=given.overwrite, command=command) as session:
+    folder = Path(given.out).expanduser()
+    if (folder / MANIFEST).exists() and not (folder / SUMMARY).exists():
+        raise UseError(f"{folder} holds a {MANIFEST} of something else, such as a study: give another --out")
+    with Session(folder, SUMMARY, "analysis.log", overwrite=given.overwrite, command=command) as session:
         experiment = _measured(given, session, file)
         experiment.write(session)
     lines = [line for finding in experiment.findings for line in in_short(finding)]
@@ -109,6 +112,7 @@ def _found(
     for method in () if given.no_perturbation else given.method:
         session.say(f"changing the top {top} by {metric}: {method}")
         perturbed[method] = perturbation(
-            scope, evaluation, critical, method=method, ratios=given.perturbation_ratios, n_seeds=given.n_seeds
-        )
+            scope, evaluation, critical, method=method, ratios=given.perturbation_ratios, n_seeds=given.n_seeds,
+            second_order=not given.first_order,
+        )  # fmt: skip
     return Finding(metric, top, critical, perturbed)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,13 +27,9 @@ class Finding:
     @property
     def modules(self) -> list[dict[str, Any]]:
         """The modules that have critical weights, most of them first."""
-        rows = []
-        for i in np.argsort(-self.critical["n_critical"].values, kind="stable"):
-            module = self.critical.isel(module=int(i))
-            if not int(module["n_critical"]):
-                break
-            rows.append({"module": str(module["module"].item()), **_numbers(module)})
-        return rows
+        each = [self.critical.isel(module=i) for i in range(self.critical.sizes["module"])]
+        rows = [{"module": str(module["module"].item()), **_numbers(module)} for module in each if int(module["n_critical"])]
+        return sorted(rows, key=lambda row: -row["n_critical"])
 
 
 OF_MODULES = (
@@ -62,13 +57,13 @@ def statistics(finding: Finding) -> dict[str, Any]:
 
 def runs(result: xr.Dataset, **of: Any) -> Iterator[dict[str, Any]]:
     """Each run of a ``perturbation`` as a row, under the names of the columns of ``perturbation_results.csv``."""
-    baseline = float(result["baseline_perplexity"]) if "baseline_perplexity" in result else np.nan
+    baseline = float(result["baseline_perplexity"]) if "baseline_perplexity" in result else math.nan
     for selection in result["selection"].values:
         for ratio in result["ratio"].values:
             at = result.sel(selection=selection, ratio=ratio)
             for replicate in at["replicate"].values[: 1 if _is_one(at) else None]:
                 run = at.sel(replicate=replicate)
-                perplexity = float(run["perplexity"]) if "perplexity" in run else np.nan
+                perplexity = float(run["perplexity"]) if "perplexity" in run else math.nan
                 yield {
                     **of, "mask_ratio": float(ratio), "weights_masked": int(run["n_changed"]), "baseline_ppl": baseline,
                     "perturbed_ppl": perplexity, "ppl_increase": perplexity - baseline, "ppl_ratio": perplexity / baseline,

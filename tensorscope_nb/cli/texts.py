@@ -44,21 +44,15 @@ class TextFile:
 
 def read_texts(given: str, *, paragraphs: bool = False, field: str = "text") -> TextFile:
     """The texts of ``given``: its lines (or paragraphs), the entries of a JSON list, or the rows of a table."""
-    path = Path(given).expanduser()
-    if path.suffix.lower() not in KINDS:
+    kind = Path(given).suffix.lower()
+    if kind not in KINDS:
         raise UseError(f"the data file {given} is none of {', '.join(KINDS)}: write one text to a line into a .txt")
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UseError(f"there is no data file {given}: check the path") from None
-    except OSError as error:
-        raise UseError(f"the data file {given} cannot be read: {error.strerror or error}") from error
+    content = _content(given)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UseError(f"line {line} of {given} is no UTF-8: convert the file") from error
-    kind = path.suffix.lower()
     if kind == ".txt":
         found = list(_paragraphs(text) if paragraphs else _lines(text))
     elif kind == ".csv":
@@ -68,6 +62,20 @@ def read_texts(given: str, *, paragraphs: bool = False, field: str = "text") -> 
     if not found:
         raise UseError(f"the data file {given} holds no texts")
     return TextFile(given, hashlib.sha256(content).hexdigest(), found)
+
+
+def checksum(given: str) -> str:
+    """The sha256 of a file's bytes."""
+    return hashlib.sha256(_content(given)).hexdigest()
+
+
+def _content(given: str) -> bytes:
+    try:
+        return Path(given).expanduser().read_bytes()
+    except FileNotFoundError:
+        raise UseError(f"there is no data file {given}: check the path") from None
+    except OSError as error:
+        raise UseError(f"the data file {given} cannot be read: {error.strerror or error}") from error
 
 
 def _lines(text: str) -> Iterator[Text]:

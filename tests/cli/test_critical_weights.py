@@ -244,6 +244,17 @@ def test_a_folder_of_an_earlier_run_is_kept_unless_it_is_to_be_replaced(texts, t
     assert (tmp_path / "mine.txt").read_text() == "kept"
 
 
+def test_a_study_is_not_written_over(texts, tmp_path, capsys):
+    study = ts.Study(ts.load("tiny"), LINES[:2])
+    study.run(ts.recipes.logit_lens)
+    study.save(tmp_path)
+    before = (tmp_path / "manifest.json").read_bytes()
+    for more in ([], ["--overwrite"]):
+        line = refused(capsys, "critical-weights", "--model", "tiny", "--data-file", texts, "--out", tmp_path, *more)
+        assert "holds a manifest.json of something else, such as a study" in line
+    assert (tmp_path / "manifest.json").read_bytes() == before
+
+
 def refused(capsys, *arguments):
     """The one line that an error of use is."""
     capsys.readouterr()
@@ -295,6 +306,17 @@ def test_an_error_that_nobody_foresaw_keeps_its_traceback_and_is_in_the_log(text
     with pytest.raises(ValueError, match="matmul"):
         called("critical-weights", "--model", "tiny", "--data-file", texts, "--out", tmp_path)
     assert "Traceback" in (tmp_path / "analysis.log").read_text()
+
+
+def test_an_interrupt_leaves_a_log_and_no_summary(texts, tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ts.Scope, "perplexity", interrupt)
+    assert called("critical-weights", "--model", "tiny", "--data-file", texts, "--out", tmp_path) == 130
+    assert capsys.readouterr().err.endswith("tensorscope critical-weights: interrupted\n")
+    assert [file.name for file in tmp_path.iterdir()] == ["analysis.log"]
+    assert "ended by KeyboardInterrupt" in (tmp_path / "analysis.log").read_text()
 
 
 def test_choices_are_those_of_the_recipes_and_help_tells_them(capsys):
