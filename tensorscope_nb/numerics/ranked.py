@@ -14,13 +14,20 @@ class Largest:
         self.values = torch.empty(0)
         self.places = torch.empty(0, dtype=torch.long)
 
+    @property
+    def bound(self) -> float:
+        """Only what is above it can be among them any more."""
+        if not self.k:
+            return torch.inf
+        return float(self.values[-1]) if len(self.places) == self.k else -torch.inf
+
     def add(self, values: Tensor, start: int) -> None:
         """Takes in a vector whose first entry stands at ``start``; places must come in ascending order."""
-        full = len(self.places) == self.k
-        if full and not self.k:
+        if not self.k:
             return
+        full = len(self.places) == self.k
         # equal to the least that is held is too late; a comparison costs a fraction of a sort
-        new = (values > self.values[-1].to(values)).nonzero()[:, 0] if full else torch.arange(len(values), device=values.device)
+        new = (values > self.bound).nonzero()[:, 0] if full else torch.arange(len(values), device=values.device)
         if not len(new):
             return
         chosen = values[new]

@@ -6,6 +6,7 @@ from tensorscope_nb.recipes.attention_attribution import attention_attribution
 from tensorscope_nb.recipes.attribution import logit_attribution
 from tensorscope_nb.recipes.circuits import circuits
 from tensorscope_nb.recipes.cka import linear_cka
+from tensorscope_nb.recipes.compare_perturbations import compare_perturbations
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.critical_samples import critical_samples
 from tensorscope_nb.recipes.critical_weights import critical_weights
@@ -40,6 +41,7 @@ from tensorscope_nb.recipes.singularities import embedding_singularities
 from tensorscope_nb.recipes.superposition import superposition
 from tensorscope_nb.recipes.tickets import iterative_magnitude_pruning, masks
 from tensorscope_nb.recipes.tracin import tracin
+from tensorscope_nb.recipes.validate_sensitivity import validate_sensitivity
 from tensorscope_nb.recipes.weight_list import weight_table
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "attention_patterns",
     "catalogue",
     "circuits",
+    "compare_perturbations",
     "conflict_pairs",
     "conflict_tokens",
     "critical_samples",
@@ -93,5 +96,6 @@ __all__ = [
     "taylor_importance",
     "top_conflicts",
     "tracin",
+    "validate_sensitivity",
     "weight_table",
 ]

@@ -36,9 +36,10 @@ def largest_of(found: Sensitivity, k: int, list_of: ListOf) -> Lists:
     for i, name in enumerate(names):
         rows = tops.setdefault(list_of(name), [Largest(k) for _ in range(n_rows)])
         for start, scores in found.blocks(name):
-            totals[:, i] += scores.double().sum(1).cpu().numpy()
-            for top, values in zip(rows, scores, strict=True):
-                top.add(values, starts[i] + start)
+            totals[:, i] += scores.sum(1).double().cpu().numpy()
+            for top, values, peak in zip(rows, scores, scores.amax(1).tolist(), strict=True):
+                if peak > top.bound:
+                    top.add(values, starts[i] + start)
     best, stability = {}, {}
     counts = np.zeros((n_rows, len(names)), dtype=np.int64)
     for key, rows in tops.items():
@@ -66,7 +67,7 @@ def smallest_beside(found: Sensitivity, lists: Lists, group_of: Callable[[str], 
     for i, (name, group) in enumerate(zip(lists.names, groups, strict=True)):
         if not lowest[group].k:
             continue
-        for start, scores in found.blocks(name, slice(0, 1)):
+        for start, scores in found.whole.blocks(name):
             values = -scores[0].abs()  # a strongly negative curvature is no small one
             first = starts[i] + start
             inside = listed[np.searchsorted(listed, first) : np.searchsorted(listed, first + len(values))] - first

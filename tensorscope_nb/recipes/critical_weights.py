@@ -123,7 +123,7 @@ def critical_weights(
         coords |= of_samples
     said = {**found.said, "n_used": found.n_used, "n_available": len(samples), "n_splits": found.n_splits}
     said |= {"seed": seed, "metric": metric, "n_weights": sum(found.sizes[name] for name in lists.names)}
-    said |= {"parameters": [[name, list(found.parameters[name].shape)] for name in lists.names]}  # weight_table's (3, 17)
+    said["parameters"] = [[name, list(found.parameters[name].shape)] for name in lists.names]
     if metric != "magnitude":
         done = scope.rule.prepared(samples)[: found.n_used]
         said |= {"n_tokens": int(scope.rule.n_terms(done).sum()), "data": done.fingerprint}

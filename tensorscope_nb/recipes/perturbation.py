@@ -118,7 +118,10 @@ def perturbation(
 
 
 def _ratios(ratios: Any) -> list[float]:
-    at = np.asarray(ratios, dtype=float)
+    try:
+        at = np.asarray(ratios, dtype=float)
+    except (TypeError, ValueError):  # words, or nothing that holds numbers
+        at = np.empty(0)
     if at.ndim != 1 or not len(at) or not ((at > 0) & (at <= 1)).all() or len(set(at.tolist())) < len(at):
         raise ValueError(f"ratios is {ratios!r}: give shares of the list, above 0 and up to 1, each once")
     found: list[float] = np.sort(at).tolist()
@@ -126,9 +129,11 @@ def _ratios(ratios: Any) -> list[float]:
 
 
 def _controls(controls: Any) -> list[str]:
-    given = [controls] if isinstance(controls, str) else list(controls)
+    given = [controls] if isinstance(controls, str) else controls
+    if not isinstance(given, Sequence):
+        raise ValueError(f"controls is {controls!r}: give some of {', '.join(map(repr, CONTROLS))}, or () for none")
     if unknown := [each for each in given if each not in CONTROLS]:
         raise ValueError(f"controls holds {unknown[0]!r}: choose among {', '.join(map(repr, CONTROLS))}")
     if len(set(given)) < len(given):
         raise ValueError(f"controls is {controls!r}: name each once")
-    return given
+    return list(given)

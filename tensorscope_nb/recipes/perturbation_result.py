@@ -77,6 +77,8 @@ def result_of(perturbed: Perturbed, samples: Samples, ratios: Sequence[float], p
     }
     said |= {"data": samples.fingerprint, "n_listed": len(design.never)}
     said |= {"metric": design.top.metric} if design.top.metric else {}
+    if design.top.data == samples.fingerprint:
+        notes.append("these are the samples that the list was ranked on: on others the increase of top is smaller, take others")
     result = dataset(variables, coords, **said, notes=[*design.top.notes, *perturbed.notes, *notes])
     result["loss_increase_mean"].attrs["interval"] = (
         f"95 % Student interval over {len(samples)} samples, and where replicates differ over these as well"
@@ -88,16 +90,19 @@ def _intervals(perturbed: Perturbed, differences: np.ndarray, terms: np.ndarray)
     """(selection, ratio, 3) and (control, ratio, 3): means and the ends of their intervals; and what they lack, in words."""
     design, notes = perturbed.design, []
     sums = np.swapaxes(differences * terms, -1, -2)  # (selection, ratio, sample, replicate)
+    done = ~np.isnan(perturbed.n_changed)
     n_ratios = len(design.counts)
     means = np.array([[NOTHING] * n_ratios] * len(design.selections))
     excesses = np.array([[NOTHING] * n_ratios] * len(design.controls)).reshape(-1, n_ratios, 3)
     varies = [design.varies(selection) for selection in design.selections]
     for r in range(n_ratios):
         for s in range(len(design.selections)):
-            means[s, r] = _interval(sums[s, r], terms, varies[s])
+            means[s, r] = _interval(sums[s, r][:, done[s, r]], terms, varies[s])
             if s:
+                both = done[0, r] & done[s, r]
                 with np.errstate(invalid="ignore"):
-                    excesses[s - 1, r] = _interval(sums[0, r] - sums[s, r], terms, varies[0] or varies[s])
+                    paired = sums[0, r][:, both] - sums[s, r][:, both]
+                excesses[s - 1, r] = _interval(paired, terms, varies[0] or varies[s])
     if np.isinf(differences).any():
         notes.append("where a model is broken (its loss no finite number) the increase is inf, and there is no interval")
     if any(varies) and design.n_seeds == 1:
@@ -108,14 +113,14 @@ def _intervals(perturbed: Perturbed, differences: np.ndarray, terms: np.ndarray)
     for selection, n in zip(design.selections, unchanged, strict=True):
         if n:
             notes.append(f"some of the weights of {selection} hold the same value after the change: see n_changed")
-    if np.isnan(perturbed.first_order[~np.isnan(perturbed.n_changed)]).any() and not perturbed.notes:
-        notes.append("where a weight became infinite or no number nothing is predicted")
+    predicted = perturbed.second_order if design.second_order else perturbed.first_order
+    if np.isnan(predicted[done]).any() and not perturbed.notes:
+        notes.append("where a weight became infinite, no number, or too large for the Hessian nothing is predicted")
     return means, excesses, notes
 
 
 def _interval(sums: np.ndarray, terms: np.ndarray, varies: bool) -> Interval:
-    """Of sums (sample, replicate), of the replicates that are done."""
-    sums = sums[:, ~np.isnan(sums).all(0)]
+    """Of sums (sample, replicate)."""
     if not sums.shape[1]:
         return NOTHING
     if not np.isfinite(sums).all():

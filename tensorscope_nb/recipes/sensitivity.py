@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Metric = Literal["grad_x_weight", "grad_squared", "hessian_diag", "magnitude"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
-BLOCK = 2**19  # weights scored at a time: with all halves some 30 MB
+BLOCK = 2**16  # weights scored at a time: with all halves they fit into the caches
 
 Score = Callable[[Tensor, Tensor], Tensor]
 SCORES: dict[str, Score] = {
@@ -67,10 +67,15 @@ class Sensitivity:
     def sizes(self) -> dict[str, int]:
         return {name: parameter.nelement() for name, parameter in self.parameters.items()}
 
-    def blocks(self, name: str, rows: slice = slice(None)) -> Iterator[tuple[int, Tensor]]:
+    @property
+    def whole(self) -> Sensitivity:
+        """The same without the halves."""
+        return replace(self, mixing=self.mixing[:1])
+
+    def blocks(self, name: str) -> Iterator[tuple[int, Tensor]]:
         """The scores of the weights of a parameter, (1 + 2 splits, some of them), and the first one's place in it."""
         for start in range(0, self.parameters[name].nelement(), BLOCK):
-            yield start, self.scores(name, slice(start, start + BLOCK))[rows]
+            yield start, self.scores(name, slice(start, start + BLOCK))
 
     def scores(self, name: str, at: slice | Tensor) -> Tensor:
         """(1 + 2 splits, weights)."""

@@ -34,7 +34,8 @@ class WeightList:
     parameters: np.ndarray  # (k,) names, as in model.named_parameters()
     index: np.ndarray  # (k,) of each in its parameter, row by row
     bottom: WeightList | None = None
-    metric: str = ""  # what they were ranked by, where that is known
+    metric: str = ""  # what they were ranked by, and the fingerprint of the samples, where that is known
+    data: str = ""
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -49,30 +50,30 @@ class WeightList:
         if isinstance(given, xr.Dataset):
             said = json.loads(given.attrs.get("tensorscope", "{}"))
             found = cls._of(scope, _frame(given, False), "the list")
-            metric = said.get("options", {}).get("metric", "")
+            found = replace(found, metric=said.get("metric", ""), data=said.get("data", ""))
             if bottom is None and "bottom_index" in given:
                 bottom = _frame(given, True)
         elif isinstance(given, str | Path):
             path = Path(given)
-            found, metric = cls._of(scope, _file(path), path.name), ""
+            found = cls._of(scope, _file(path), path.name)
             beside = path.with_name(path.name.replace("top_", "bottom_", 1))
             if bottom is None and path.name.startswith("top_") and beside.exists():
                 bottom = beside
         elif isinstance(given, pd.DataFrame):
-            found, metric = cls._of(scope, given, "the table"), ""
+            found = cls._of(scope, given, "the table")
         else:
             raise TypeError(
                 f"weights is a {type(given).__name__}: give the result of critical_weights, a table with the columns {TABLE}, or "
                 "the path of a CSV file"
             )
         if bottom is None:
-            return replace(found, metric=metric)
+            return found
         if isinstance(bottom, xr.Dataset):
             bottom = _frame(bottom, "bottom_index" in bottom)
         elif not isinstance(bottom, pd.DataFrame | str | Path):
             raise TypeError(f"bottom is a {type(bottom).__name__}: give a table, or the path of a CSV file")
         table = bottom if isinstance(bottom, pd.DataFrame) else _file(Path(bottom))
-        return replace(found, metric=metric, bottom=cls._of(scope, table, "the bottom list"))
+        return replace(found, bottom=cls._of(scope, table, "the bottom list"))
 
     @classmethod
     def _of(cls, scope: Scope, table: pd.DataFrame, what: str) -> WeightList:
@@ -113,8 +114,8 @@ class WeightList:
         """Those that are in some modules: globs of module paths or of parameter names, each of which must find some."""
         if modules is None:
             return self
-        patterns = [modules] if isinstance(modules, str) else list(modules)
-        if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
+        patterns = [modules] if isinstance(modules, str) else modules
+        if not isinstance(patterns, Sequence) or not patterns or not all(isinstance(pattern, str) for pattern in patterns):
             raise ValueError(f"modules is {modules!r}: give a module path, a glob such as '*.mlp.*', or a list of them")
         known = _Names(scope)
         keep = np.zeros(len(self), dtype=bool)
@@ -205,11 +206,9 @@ def weight_table(result: xr.Dataset, bottom: bool = False) -> pd.DataFrame:
     ['rank', 'layer', 'indices', 'sensitivity', 'value', 'parameter', 'fingerprint']
     """
     frame = _frame(result, bottom)
-    shapes = dict(json.loads(result.attrs["tensorscope"]).get("parameters", []))
-    places = frame["index"].tolist()
-    if shapes:
-        places = [tuple(map(int, np.unravel_index(i, shapes[n]))) for n, i in zip(frame["parameter"], frame["index"])]
-    frame["indices"] = [str(place) for place in places]
+    shapes = dict(json.loads(result.attrs["tensorscope"])["parameters"])
+    places = [np.unravel_index(i, shapes[name]) for name, i in zip(frame["parameter"], frame["index"], strict=True)]
+    frame["indices"] = [str(tuple(map(int, place))) for place in places]
     return frame[["rank", "layer", "indices", "sensitivity", "value", "parameter", "fingerprint"]]
 
 
@@ -218,15 +217,16 @@ def _frame(result: xr.Dataset, bottom: bool) -> pd.DataFrame:
     import pandas as pd
     import xarray as xr
 
-    before, dim = ("bottom_", "bottom_weight") if bottom else ("", "weight")
+    before = "bottom_" if bottom else ""
     columns = {"parameter": "parameter_name", "layer": "module_path", "index": "index", "value": "value"}
     columns["sensitivity"] = "sensitivity"
     there = set(result.variables) if isinstance(result, xr.Dataset) else set()
-    if lacks := [before + name for name in columns.values() if before + name not in there]:
+    wanted = [before + name for name in columns.values()] + ["rank"]
+    if lacks := [name for name in wanted if name not in there]:
         part = "bottom" if bottom else "top"
         raise ValueError(f"this is no result of critical_weights with a {part} list: {lacks[0]} is missing")
     found = pd.DataFrame({column: result[before + name].values for column, name in columns.items()})
-    found["rank"] = result["rank" if "rank" in there and not bottom else dim].values
+    found["rank"] = np.arange(1, 1 + len(found)) if bottom else result["rank"].values
     found["fingerprint"] = json.loads(result.attrs.get("tensorscope", "{}")).get("weights", "")
     return found
 

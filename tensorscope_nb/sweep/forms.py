@@ -54,9 +54,9 @@ class Product:
     def of(self, samples: Any) -> Product:
         return Product(self.left[samples], self.right[samples])
 
-    def total(self) -> Tensor:
+    def add_total(self, to: Tensor) -> None:
         """Σᵢ Gᵢ, as one multiplication."""
-        return self.left.flatten(0, 1).T @ self.right.flatten(0, 1)
+        to.addmm_(self.left.flatten(0, 1).T, self.right.flatten(0, 1))
 
     def times(self, vector: Tensor) -> Tensor:
         """Gᵢ v, (n, rows)."""
@@ -88,10 +88,8 @@ class Lookup:
         right = self.right[:, :, columns]
         block.index_put_((sample, place[sample, position]), right[sample, position], accumulate=True)
 
-    def total(self) -> Tensor:
-        """Σᵢ Gᵢ."""
-        out = self.right.new_zeros(self.n_rows, self.right.shape[2])
-        return out.index_add_(0, self.tokens.flatten(), self.right.flatten(0, 1))
+    def add_total(self, to: Tensor) -> None:
+        to.index_add_(0, self.tokens.flatten(), self.right.flatten(0, 1))
 
     def largest(self) -> Tensor:
         return _largest(self.right)
@@ -125,9 +123,8 @@ class Whole:
     def block(self, rows: Rows, columns: slice) -> Tensor:
         return self.values[:, rows, columns].clone()
 
-    def total(self) -> Tensor:
-        """Σᵢ Gᵢ."""
-        return self.values.sum(0)
+    def add_total(self, to: Tensor) -> None:
+        to += self.values.sum(0)
 
     def largest(self) -> Tensor:
         return _largest(self.values)
@@ -172,9 +169,10 @@ class Gradients:
         """Gᵢ v, (n, rows)."""
         return sum((form.times(vector) for form in self.forms), start=self.zeros(self.n, self.rows))
 
-    def total(self) -> Tensor:
-        """Σᵢ Gᵢ, (rows, columns)."""
-        return sum((form.total() for form in self.forms), start=self.zeros(self.rows, self.columns))
+    def add_total(self, to: Tensor) -> None:
+        """Adds Σᵢ Gᵢ, (rows, columns)."""
+        for form in self.forms:
+            form.add_total(to)
 
     def block(self, rows: Rows, columns: slice, touched: bool = True) -> Tensor:
         """(n, some rows, some columns), new memory; a row that no token ``touched`` has nothing of the lookups."""

@@ -94,10 +94,13 @@ def measure(gradients: Gradients, wants: Collection[Want], ids: Sequence[str] = 
     if all(want == "sum" or isinstance(want, SumsBy) for want in left):  # of all samples at once, without those of each
         for each in left:
             if isinstance(each, SumsBy):
-                shares = each.shares(ids, gradients.weight).bool()
-                found[each] = torch.stack([gradients.of(share.nonzero()[:, 0]).total() for share in shares])
+                found[each] = gradients.zeros(len(each.groups), *gradients.weight.shape)
+                for total, share in zip(found[each], each.shares(ids, gradients.weight).bool(), strict=True):
+                    if share.any():
+                        (gradients if share.all() else gradients.of(share.nonzero()[:, 0])).add_total(total)
             else:
-                found[each] = gradients.total()
+                found[each] = gradients.zeros(*gradients.weight.shape)
+                gradients.add_total(found[each])
         return found
     if "gram" in left and (k := gram_of_positions(gradients, gradients)) is not None:
         found["gram"] = k
@@ -194,7 +197,8 @@ def _ghosts(gradients: Gradients, wants: set[Want]) -> Found:
     form = gradients.forms[0]
     left, right = form.left, form.right
     if "sum" in wants:
-        found["sum"] = form.total()
+        found["sum"] = gradients.zeros(*gradients.weight.shape)
+        gradients.add_total(found["sum"])
     if "rows" in wants:
         found["rows"] = (torch.bmm(torch.bmm(right, right.mT), left) * left).sum(1).double()
     if "columns" in wants:

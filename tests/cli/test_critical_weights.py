@@ -182,10 +182,8 @@ def test_the_same_call_writes_the_same_but_for_times(out, asked, tmp_path):
 
 
 def test_fewer_texts_than_asked_for_are_told_and_counted(texts, tmp_path, capsys):
-    assert (
-        called("critical-weights", "--model", "tiny", "--top", 3, "--data-file", texts, "--no-perturbation", "--out", tmp_path)
-        == 0
-    )
+    quick = ["--perturbation-ratios", 1, "--n-seeds", 1, "--first-order"]
+    assert called("critical-weights", "--model", "tiny", "--top", 3, "--data-file", texts, *quick, "--out", tmp_path) == 0
     said = capsys.readouterr()
     assert f"14 texts to measure with (100 were asked for: {texts} has no more)" in said.err
     assert "1 that are in the file before" in said.err
@@ -193,10 +191,15 @@ def test_fewer_texts_than_asked_for_are_told_and_counted(texts, tmp_path, capsys
     summary = read(tmp_path, "experiment_summary.json")
     assert summary["evaluation_texts"] == {"requested": 100, "used": 14} and summary["eval_texts_count"] == 14
     assert summary["left_out"] == {"shorter_than_two_tokens": 0, "equal_to_another": 1}
-    assert (
-        not (tmp_path / "perturbation_results.csv").exists()
-        and "14 others to measure with (100 asked for)" in (tmp_path / "report.md").read_text()
-    )
+    assert (pd.read_csv(tmp_path / "perturbation_results.csv")["eval_texts_count"] == 14).all()
+    assert "14 others to measure with (100 asked for)" in (tmp_path / "report.md").read_text()
+
+
+def test_without_perturbation_nothing_is_changed(texts, tmp_path, monkeypatch):
+    monkeypatch.setattr("tensorscope_nb.recipes.perturbation", None)
+    asked = ["critical-weights", "--model", "tiny", "--top", 3, "--data-file", texts, "--no-perturbation", "--out", tmp_path]
+    assert called(*asked) == 0
+    assert not list(tmp_path.glob("perturbation*")) and "Changed: nothing" in (tmp_path / "report.md").read_text()
 
 
 def test_a_magnitude_has_no_intervals_and_json_says_null_and_why(texts, tmp_path):

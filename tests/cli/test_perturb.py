@@ -165,6 +165,23 @@ def test_fewer_of_the_texts_or_shorter_ones_are_other_data(folder, capsys):
     assert results(folder / "0")[1]["evaluation"]["places"] == Before.beside(folder / "out" / LIST).evaluation["places"][:4]
 
 
+def test_texts_that_become_those_of_the_ranking_when_they_are_cut_shorter_are_left_out(tmp_path, tiny):
+    alike = [f"{line} {end}" for line in LINES[:12] for end in ("and so on", "but not so")]
+    (tmp_path / "texts.txt").write_text("\n".join(alike))
+    asked = ["--model", "tiny", "--data-file", tmp_path / "texts.txt", "--top", 4, "--no-perturbation", "--out", tmp_path]
+    assert called("critical-weights", *asked) == 0
+    path = tmp_path / "top_4_weights_grad_x_weight.csv"
+    assert called("perturb", "--weights", path, *QUICK, "--max-length", 6, "--out", tmp_path / "a") == 0
+    places, before = results(tmp_path / "a")[1]["evaluation"]["places"], Before.beside(path)
+    file = before.own_file()
+
+    def cut(texts):
+        return {tuple(tiny.tokenizer(text.text)["input_ids"][:6]) for text in texts}
+
+    assert cut(before.measured_with(file)) & cut(before.ranked_with(file))
+    assert 2 <= len(places) < 12 and not cut(file.at(places)) & cut(before.ranked_with(file))
+
+
 def test_a_file_that_was_changed_is_refused_and_the_same_bytes_elsewhere_are_the_same(folder, capsys):
     shutil.copy(folder / "texts.txt", folder / "moved.txt")
     (folder / "texts.txt").write_text("\n".join([*LINES[:19], "Another line."]))

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from simulated_gradients import means, noise, products, slack, tasks
 
-from tensorscope_nb.numerics.crossed import cosine_interval, mean_test, row_tests
+from tensorscope_nb.numerics.crossed import cosine_interval, crossed_ratio_interval, mean_test, row_tests
+from tensorscope_nb.numerics.intervals import ratio_interval
 
 KINDS = ("many directions", "few directions", "heavy norms", "t3")
 
@@ -156,3 +157,34 @@ def test_the_cosine_is_that_of_its_definition():
     assert np.allclose([value - low, high - value], t.ppf(0.975, 3) * error)
     assert np.isnan(cosine_interval(one[:2] @ one[:2].T, other @ other.T, one[:2] @ other.T)[1])
     assert np.isnan(cosine_interval(one[:1] @ one[:1].T, other @ other.T, one[:1] @ other.T)[0])
+
+
+EFFECTS = {"rows": (1, 0, 0.3), "columns": (0.1, 1, 0.3), "both": (1, 1, 1), "entries": (0, 0, 1), "rows and entries": (1, 0, 1)}
+
+
+@pytest.mark.parametrize("n, m", [(6, 5), (16, 5), (40, 5), (16, 10)])
+@pytest.mark.parametrize("kind", EFFECTS)
+def test_the_interval_of_a_crossed_ratio_holds_it_as_often_as_it_says(kind, n, m):
+    rng, times, (a, b, e) = np.random.default_rng(0), 1000, EFFECTS[kind]
+    held = 0
+    for _ in range(times):
+        size = rng.integers(5, 30, n).astype(float)
+        rates = 0.7 + a * rng.standard_normal((n, 1)) + b * rng.standard_normal(m) + e * rng.standard_normal((n, m))
+        _, low, high = crossed_ratio_interval(rates * size[:, None], size)
+        held += low <= 0.7 <= high
+    assert held / times > 0.91 - slack(0.05, times)
+    if kind != "entries":  # where the two terms both hold the variance of the entries, it is counted more than once
+        assert held / times < 0.97 + slack(0.05, times)
+
+
+def test_a_crossed_ratio_with_equal_columns_is_the_ratio_of_one_of_them():
+    rng = np.random.default_rng(1)
+    size, sums = rng.integers(5, 30, 12).astype(float), rng.standard_normal(12)
+    found = crossed_ratio_interval(np.repeat(sums[:, None], 4, 1), size)
+    np.testing.assert_allclose(found, ratio_interval(sums, size), rtol=1e-12)
+
+
+def test_a_crossed_ratio_has_no_interval_over_one_row_or_one_column_and_none_is_wide_where_nothing_varies():
+    assert np.isnan(crossed_ratio_interval(np.ones((1, 5)), np.ones(1))[1:]).all()
+    assert np.isnan(crossed_ratio_interval(np.ones((5, 1)), np.ones(5))[1:]).all()
+    assert crossed_ratio_interval(np.zeros((5, 3)), np.arange(1.0, 6)) == (0, 0, 0)

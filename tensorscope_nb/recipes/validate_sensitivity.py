@@ -1,0 +1,274 @@
+"""Whether measures of sensitivity predict what happens: ranked on some samples, tried on others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tensorscope_nb.numerics.agreement import chance, jaccard, overlap_p
+from tensorscope_nb.numerics.crossed import crossed_ratio_interval
+from tensorscope_nb.numerics.intervals import jackknife_interval, ratio_interval
+from tensorscope_nb.recipes.critical_lists import Lists, largest_of
+from tensorscope_nb.recipes.dataset import Variable, dataset, loss_unit, sample_coords
+from tensorscope_nb.recipes.emptied import Emptied, Weights
+from tensorscope_nb.recipes.modules import module_coords
+from tensorscope_nb.recipes.recipe import recipe
+from tensorscope_nb.recipes.sensitivity import METRICS, Metric, Sensitivity, sensitivity
+from tensorscope_nb.recipes.training import generator
+from tensorscope_nb.settings import current
+from tensorscope_nb.sweep.objective import Objective
+from tensorscope_nb.sweep.work import Work
+
+if TYPE_CHECKING:
+    from tensorscope_nb.recipes.recipe import Answered
+    from tensorscope_nb.samples import Samples
+    from tensorscope_nb.scope import Scope
+
+LEAST = 4  # modules or groups of samples: a rank correlation or a jackknife of fewer says nothing
+GROUPS = 10  # of evaluation samples, left out in turn
+
+
+@recipe(
+    question="Do measures of sensitivity predict what removing weights does?",
+    source="Molchanov et al. 2019, arXiv:1906.10771; the protocol is of no paper",
+    needs=("gradients", "weights", "losses"),
+)
+def validate_sensitivity(
+    scope: Scope,
+    calibration: Any,
+    evaluation: Any,
+    *,
+    metrics: Sequence[Metric] = METRICS,
+    per_module: int = 20,
+    top: int = 100,
+    n_seeds: int = 3,
+    n_probes: int = 32,
+    per_sample: bool = False,
+    seed: int | None = None,
+    modules: str | list[str] | None = None,
+    chunk: int | None = None,
+    progress: bool | None = None,
+) -> Answered:
+    """In each module the weights that a metric ranks highest are set to zero together, and the loss is measured.
+
+    What it answers: whether a metric says where removing hurts, and whether two metrics name the same weights.
+    Equation: ranked on ``calibration`` as in ``critical_weights``; S the first ``per_module`` weights of a module (all where it
+    has fewer). measured = L(w_S = 0) − L(w) on ``evaluation``, the loss per predicted token. predicted, from the calibration
+    alone: of grad_x_weight −Σ_S g_k w_k, of grad_squared ½ Σ_S F_kk w_k², of hessian_diag ½ Σ_S H_kk w_k²; magnitude predicts
+    nothing in nats, and Σ_S |w_k| stands there. ``spearman`` is the rank correlation of predicted with measured over modules,
+    ``spearman_sensitivity`` that of Σ_S of the metric itself with |measured|: the first asks for the sign too.
+    The lists of the ``top`` weights of the whole model are compared by ``jaccard`` = |A ∩ B| / |A ∪ B|; ``chance`` is what two
+    random lists of that length have on average. Source: the metrics as in ``critical_weights``; the protocol is of no paper.
+
+    Result: ``[metric, module] predicted, measured, ci_low, ci_high`` (95 % Student interval over samples), ``sensitivity``
+    (Σ_S of the metric), ``n_changed``; ``[module] n_chosen, random, random_ci_low, random_ci_high``: as many weights of the
+    module at random, ``n_seeds`` draws, with an interval over draws and samples. ``[metric] spearman, spearman_ci_low,
+    spearman_ci_high`` (95 %, by leaving out each tenth of the evaluation samples: for these modules and
+    this ranking), ``p_value`` (of modules
+    in any order, one-sided), ``spearman_sensitivity, stability`` (of the list, as in ``critical_weights``). ``[metric_a,
+    metric_b] jaccard, chance, overlap_p_value`` (that random lists share as much). Scalar ``baseline_loss``. With
+    ``per_sample`` also ``[sample, metric, module] measured_by_sample``.
+    Errors: ValueError where calibration and evaluation share a sample, or a metric is unknown. Cost: of each metric what
+    ``critical_weights`` costs, and a forward of the evaluation samples for each metric and module, and for each draw and module.
+    How to read it: compare ``measured`` with ``random`` before looking at correlations. When not to trust it: modules differ in
+    size and kind, and any measure that knows the kinds correlates; what holds for zeroing 20 weights need not hold for 2 000;
+    where the measured increases do not differ from zero a rank correlation is of noise, and its interval says so.
+
+    >>> import tensorscope_nb as ts
+    >>> scope = ts.load("tiny")
+    >>> prose = ts.datasets.shakespeare(scope, n=24, length=32)
+    >>> found = ts.recipes.validate_sensitivity(
+    ...     scope, prose[:16], prose[16:], metrics=("grad_squared", "magnitude"), modules="*.h.*", n_seeds=1)
+    >>> found["measured"].dims, bool(found["jaccard"].sel(metric_a="magnitude", metric_b="grad_squared") < 0.5)
+    (('metric', 'module'), True)
+    """
+    calibration, evaluation = scope.samples(calibration), scope.samples(evaluation)
+    names = _checked(metrics, per_module=per_module, top=top, n_seeds=n_seeds, n_probes=n_probes)
+    _check_apart(calibration, evaluation)
+    seed = current().seed if seed is None else seed
+    objective = Objective(scope, evaluation, modules=modules, reduction="sum")
+    n_weights = sum(p.nelement() for p in objective.chosen.values())
+    if top > n_weights:
+        raise ValueError(f"top is {top} and there are {n_weights:,} weights: ask for fewer")
+    sets: dict[tuple, Weights] = {}
+    scores: dict[tuple, tuple[float, float]] = {}
+    listed: dict[str, set[tuple[int, int]]] = {}
+    stability = []
+    options: dict[str, Any] = {"n_probes": n_probes, "seed": seed, "modules": modules, "chunk": chunk, "progress": progress}
+    for metric in names:
+        found = yield from sensitivity(scope, calibration, metric, intervals=None, **options)
+        whole = largest_of(found, top, lambda _: 0)
+        listed[metric] = set(zip(*(each.tolist() for each in whole.best[0]), strict=True))
+        stability.append(float(np.mean(whole.stability[0])))
+        own = largest_of(found.whole, per_module, lambda name: name.rpartition(".")[0])
+        for module in own.best:
+            sets[metric, module] = _weights(own, module)
+            scores[metric, module] = _sums(found, sets[metric, module])
+    places = [key[1] for key in sets if key[0] == names[0]]
+    sets |= _at_random(scope, objective, places, per_module, n_seeds, seed)
+    emptied = Emptied(objective, sets, chunk)
+    yield Work(emptied, "emptied models", progress, least=len(sets) + 1)
+    variables = _of_modules(scope, emptied, names, places, scores, n_seeds)
+    variables |= _of_metrics(emptied, names, places, scores, stability, seed) | _of_pairs(names, listed, n_weights, top)
+    coords: dict[str, Any] = {"metric": names, "metric_a": names, "metric_b": names} | module_coords(scope, places)
+    if per_sample:
+        by_sample = np.array([[emptied.increases((metric, module)) for module in places] for metric in names])
+        words = "increase of the sample's loss without the weights"
+        variables["measured_by_sample"] = (
+            ("sample", "metric", "module"), np.moveaxis(by_sample, -1, 0), words, loss_unit(scope),
+        )  # fmt: skip
+        coords |= sample_coords(evaluation)
+    said = {"n_used": len(evaluation), "n_available": len(evaluation), "n_calibration": len(calibration), "seed": seed}
+    said |= {"n_tokens": int(objective.weights.sum()), "data": evaluation.fingerprint, "calibration": calibration.fingerprint}
+    return dataset(variables, coords, **said, n_weights=n_weights)
+
+
+def _checked(metrics: Any, **numbers: Any) -> list[Metric]:
+    given = [metrics] if isinstance(metrics, str) else metrics
+    names = list(given) if isinstance(given, Sequence) else []
+    if not names or len(set(names)) < len(names) or any(name not in METRICS for name in names):
+        raise ValueError(f"metrics is {metrics!r}: give some of {', '.join(METRICS)}, each once")
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name} is {value!r}: give a whole number from 1 on")
+    return names
+
+
+def _check_apart(calibration: Samples, evaluation: Samples) -> None:
+    known = {calibration[i].fingerprint: name for i, name in enumerate(calibration.ids)}
+    for i, name in enumerate(evaluation.ids):
+        if (same := known.get(evaluation[i].fingerprint)) is not None:
+            raise ValueError(f"evaluation sample {name!r} is calibration sample {same!r}: it cannot test what was ranked on it")
+
+
+def _weights(lists: Lists, module: Any) -> Weights:
+    owners, index = lists.best[module]
+    return [(lists.names[i], index[owners == i]) for i in np.unique(owners)]
+
+
+def _sums(found: Sensitivity, weights: Weights) -> tuple[float, float]:
+    """Σ of the metric over the weights, and what it predicts for the loss without them (or the same sum)."""
+    score = predicted = 0.0
+    for name, index in weights:
+        at = torch.as_tensor(index, device=found.parameters[name].device)
+        own = found.scores(name, at)[0].double()
+        increases = found.increases(name, at)
+        score += float(own.sum())
+        predicted += float((own if increases is None else increases.double()).sum())
+    return score, predicted
+
+
+def _at_random(
+    scope: Scope, objective: Objective, modules: Sequence[str], k: int, n_seeds: int, seed: int
+) -> dict[tuple, Weights]:
+    found: dict[tuple, Weights] = {}
+    for module in modules:
+        own = {name: p.nelement() for name, p in objective.chosen.items() if name.rpartition(".")[0] == module}
+        ends = np.cumsum(list(own.values()))
+        for i in range(n_seeds):
+            drawn = torch.randperm(int(ends[-1]), generator=generator(seed, "random", i, module))[:k].numpy()
+            owners = np.searchsorted(ends, drawn, side="right")
+            starts = ends - list(own.values())
+            found["random", module, i] = [
+                (name, np.sort(drawn[owners == j] - starts[j])) for j, name in enumerate(own) if (owners == j).any()
+            ]
+    return found
+
+
+def _of_modules(
+    scope: Scope, emptied: Emptied, names: Sequence[str], modules: Sequence[str], scores: dict, n_seeds: int
+) -> dict[str, Variable]:
+    terms = emptied.objective.weights.numpy()
+
+    def interval(differences: np.ndarray) -> tuple[float, float, float]:
+        """Of (samples,), or (samples, draws)."""
+        sums = differences * (terms if differences.ndim == 1 else terms[:, None])
+        if not np.isfinite(sums).all():
+            return float(sums.sum() / terms.sum() / (sums.size / len(terms))), np.nan, np.nan
+        return ratio_interval(sums, terms) if sums.ndim == 1 else crossed_ratio_interval(sums, terms)
+
+    measured = np.array([[interval(emptied.increases((metric, module))) for module in modules] for metric in names])
+    draws = [np.stack([emptied.increases(("random", module, i)) for i in range(n_seeds)], 1) for module in modules]
+    random = np.array([interval(each) for each in draws])
+    score = np.array([[scores[metric, module] for module in modules] for metric in names])
+    n_changed = [[emptied.n_changed[metric, module] for module in modules] for metric in names]
+    chosen = [sum(len(index) for _, index in emptied.sets[names[0], module]) for module in modules]
+    unit, words, end = loss_unit(scope), "increase of the loss without the weights", "end of the 95 % interval"
+    dims = ("metric", "module")
+    return {
+        "measured": (dims, measured[..., 0], f"{words}, measured", unit),
+        "ci_low": (dims, measured[..., 1], f"{words}, measured, lower {end}", unit),
+        "ci_high": (dims, measured[..., 2], f"{words}, measured, upper {end}", unit),
+        "predicted": (dims, score[..., 1], f"{words}, predicted (of magnitude its sum)", unit),
+        "sensitivity": (dims, score[..., 0], "sum of the metric over the weights", ""),
+        "n_changed": (dims, n_changed, "weights whose stored value differs", "weights"),
+        "random": (("module",), random[:, 0], f"{words}, of as many at random", unit),
+        "random_ci_low": (("module",), random[:, 1], f"{words}, of as many at random, lower {end}", unit),
+        "random_ci_high": (("module",), random[:, 2], f"{words}, of as many at random, upper {end}", unit),
+        "n_chosen": (("module",), chosen, "weights set to zero", "weights"),
+        "baseline_loss": ((), float(emptied.losses @ terms / terms.sum()), "loss of the whole model", unit),
+    }
+
+
+def _of_metrics(
+    emptied: Emptied, names: Sequence[str], modules: Sequence[str], scores: dict, stability: list[float], seed: int
+) -> dict[str, Variable]:
+    terms = emptied.objective.weights.numpy()
+    groups = np.arange(len(terms)) % min(GROUPS, len(terms))
+    rows = [np.ones(len(terms), dtype=bool), *(groups != g for g in range(groups.max() + 1))]
+    found = []
+    for metric in names:
+        sums = np.array([emptied.increases((metric, module)) * terms for module in modules])
+        by_rows = np.array([sums[:, row].sum(1) / terms[row].sum() for row in rows])  # of all samples, then without each group
+        score, predicted = np.array([scores[metric, module] for module in modules]).T
+        rho = np.array([_spearman(predicted, measured) for measured in by_rows])
+        low = high = np.nan
+        if len(rows) > LEAST and np.isfinite(rho).all():
+            _, low, high = (float(x) for x in jackknife_interval(rho[0], rho[1:]))
+        p = _p_value(predicted, by_rows[0], seed)
+        found.append((rho[0], low, high, p, _spearman(score, np.abs(by_rows[0]))))
+    columns = np.array(found).T
+    dims, words, end = ("metric",), "rank correlation of predicted with measured", "end of the 95 % interval"
+    return {
+        "spearman": (dims, columns[0], words, ""),
+        "spearman_ci_low": (dims, columns[1], f"{words}, lower {end}", ""),
+        "spearman_ci_high": (dims, columns[2], f"{words}, upper {end}", ""),
+        "p_value": (dims, columns[3], "p of a correlation as high with modules in any order", ""),
+        "spearman_sensitivity": (dims, columns[4], "rank correlation of the metric with the size of what is measured", ""),
+        "stability": (dims, stability, "share of the list that halves of the calibration samples list too", ""),
+    }
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """NaN over few modules, where one side does not vary, or a model is broken."""
+    from scipy.stats import spearmanr
+
+    if len(a) < LEAST or not np.isfinite(b).all() or len(set(a)) < 2 or len(set(b)) < 2:
+        return float("nan")
+    return float(spearmanr(a, b).statistic)
+
+
+def _p_value(predicted: np.ndarray, measured: np.ndarray, seed: int, draws: int = 9999) -> float:
+    observed = _spearman(predicted, measured)
+    if not np.isfinite(observed):
+        return float("nan")
+    from scipy.stats import rankdata
+
+    a, b = (rankdata(each) - (len(each) + 1) / 2 for each in (predicted, measured))
+    shuffled = np.random.default_rng(seed).permuted(np.tile(b, (draws, 1)), axis=1)
+    null = shuffled @ a / np.sqrt((a @ a) * (b @ b))
+    return float((1 + (null >= observed - 1e-12).sum()) / (1 + draws))
+
+
+def _of_pairs(names: Sequence[str], listed: dict[str, set], n: int, k: int) -> dict[str, Variable]:
+    dims = ("metric_a", "metric_b")
+    index = [[jaccard(listed[a], listed[b]) for b in names] for a in names]
+    p = [[overlap_p(n, k, len(listed[a] & listed[b])) if a != b else np.nan for b in names] for a in names]
+    return {
+        "jaccard": (dims, index, f"Jaccard index of the lists of {k} weights", ""),
+        "chance": (dims, np.full((len(names),) * 2, chance(n, k)), "Jaccard index of two random lists, expected", ""),
+        "overlap_p_value": (dims, p, "p of as many in common, of random lists", ""),
+    }
