@@ -20,7 +20,7 @@ class Others:
     def __init__(self, sizes: Tensor, chosen: Tensor) -> None:
         others = torch.ones(len(sizes), dtype=torch.bool)
         others[chosen] = False
-        self._sizes, order = sizes[others].sort()
+        self._sizes, order = sizes[others].sort(stable=True)  # ties by place, on every machine
         self._places = others.nonzero()[:, 0][order]
 
     def __len__(self) -> int:

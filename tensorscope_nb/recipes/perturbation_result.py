@@ -78,7 +78,7 @@ def result_of(perturbed: Perturbed, samples: Samples, ratios: Sequence[float], p
     said |= {"data": samples.fingerprint, "n_listed": len(design.never)}
     said |= {"metric": design.top.metric} if design.top.metric else {}
     if design.top.data == samples.fingerprint:
-        notes.append("these are the samples that the list was ranked on: on others the increase of top is smaller, take others")
+        notes.append("these are the samples that the list was ranked on, where the increase of top is flattered: take others")
     result = dataset(variables, coords, **said, notes=[*design.top.notes, *perturbed.notes, *notes])
     result["loss_increase_mean"].attrs["interval"] = (
         f"95 % Student interval over {len(samples)} samples, and where replicates differ over these as well"
@@ -114,7 +114,7 @@ def _intervals(perturbed: Perturbed, differences: np.ndarray, terms: np.ndarray)
         if n:
             notes.append(f"some of the weights of {selection} hold the same value after the change: see n_changed")
     predicted = perturbed.second_order if design.second_order else perturbed.first_order
-    if np.isnan(predicted[done]).any() and not perturbed.notes:
+    if perturbed.predicts and np.isnan(predicted[done]).any():
         notes.append("where a weight became infinite, no number, or too large for the Hessian nothing is predicted")
     return means, excesses, notes
 

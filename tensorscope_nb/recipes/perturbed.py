@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tensorscope_nb.recipes.controls import Design, members_of
+from tensorscope_nb.recipes.disturbance import Disturbance
 from tensorscope_nb.recipes.training import generator
 from tensorscope_nb.recipes.weight_list import WeightList
 from tensorscope_nb.scope import Scope
@@ -19,6 +21,26 @@ from tensorscope_nb.sweep.curvature import Curvature
 from tensorscope_nb.sweep.objective import Objective
 
 WIDE = (torch.float32, torch.float64)
+
+
+class Step(NamedTuple):
+    """What is done to the weights of one parameter."""
+
+    name: str
+    parameter: nn.Parameter
+    rows: Tensor  # of the list, in order
+    places: Tensor  # in the parameter
+    old: Tensor
+    new: Tensor
+
+    @property
+    def delta(self) -> Tensor:
+        return self.new.double() - self.old.double()
+
+    def first(self, count: int) -> Step:
+        """Of the first weights of the list only."""
+        keep = self.rows < count
+        return self._replace(rows=self.rows[keep], places=self.places[keep], old=self.old[keep], new=self.new[keep])
 
 
 class Perturbed:
@@ -34,6 +56,7 @@ class Perturbed:
         self.losses = np.full(len(samples.samples), np.nan)
         self.changed = np.full((*shape, len(samples.samples)), np.nan)
         self.members: dict[tuple[str, int], WeightList] = {}  # of each selection and replicate, in the order of the top list
+        self.predicts = True
         self.notes: list[str] = []
 
     @property
@@ -61,38 +84,33 @@ class Perturbed:
                 if replicate and not design.varies(selection):
                     continue
                 to = slice(replicate, replicate + 1) if design.varies(selection) else slice(None)
-                changes = self._changes(selection, replicate)
+                steps = self._steps(selection, replicate)
                 for r, count in enumerate(design.counts):
-                    self._measure(prediction, changes, count, (s, r, to), parts)
+                    self._measure(prediction, [step.first(count) for step in steps if step.rows[0] < count], (s, r, to), parts)
                     yield
 
-    def _changes(self, selection: str, replicate: int) -> list[tuple[str, Tensor, Tensor, Tensor]]:
-        """Of each parameter its name, the rows of its weights in the list, their places and what they become."""
+    def _steps(self, selection: str, replicate: int) -> list[Step]:
         design, members = self.design, self.members[selection, replicate]
         noise = design.disturbance.noise(len(members), generator(design.seed, selection, replicate, "noise"))
         found = []
         for name, rows in members.by_parameter().items():
             p = self.scope.model.get_parameter(name)
-            index = torch.as_tensor(members.index[rows], dtype=torch.long)
-            values = p.detach().take(index.to(p.device)).cpu()
-            new = design.disturbance.of(values, noise[rows], design.disturbance.scale_of(p))
-            found.append((name, torch.as_tensor(rows), index, torch.stack([values, new])))
+            places = torch.as_tensor(members.index[rows], dtype=torch.long)
+            old = p.detach().take(places.to(p.device)).cpu()
+            new = design.disturbance.of(old, noise[rows], design.disturbance.scale_of(p))
+            found.append(Step(name, p, torch.as_tensor(rows), places, old, new))
         return found
 
-    def _measure(self, prediction: Prediction | None, changes: list, count: int, at: tuple, parts: Sequence[slice]) -> None:
-        model = self.scope.model
-        first = [(name, index[rows < count], values[:, rows < count]) for name, rows, index, values in changes]
-        first = [each for each in first if len(each[1])]
-        steps = {name: (index, values[1].double() - values[0].double()) for name, index, values in first}
-        self.squares[at] = sum(float((values[0].double() ** 2).sum()) for _, _, values in first) / count
-        orders = prediction.of(steps) if prediction else (np.nan, np.nan)
-        on = [model.get_parameter(name) for name, _, _ in first]
-        changes = [Change(p, where.to(p.device), new.to(p.device)) for p, (_, where, (_, new)) in zip(on, first, strict=True)]
-        with changed(model, changes) as n_changed:
-            if not n_changed and not at[0]:
-                raise ValueError(_why_nothing([values[0] for _, _, values in first], self.design))
+    def _measure(self, prediction: Prediction | None, steps: Sequence[Step], at: tuple, parts: Sequence[slice]) -> None:
+        self.squares[at] = sum(float((step.old.double() ** 2).sum()) for step in steps) / sum(len(step.old) for step in steps)
+        if prediction:
+            self.first_order[at], self.second_order[at] = prediction.of(steps)
+        changes = [Change(step.parameter, *(x.to(step.parameter.device) for x in (step.places, step.new))) for step in steps]
+        with changed(self.scope.model, changes) as n_changed:
+            if not n_changed and not at[0]:  # of the top weights
+                raise ValueError(_why_nothing(steps, self.design.disturbance))
             losses = self.measured.by_sample(parts).numpy()
-        self.n_changed[at], self.first_order[at], self.second_order[at] = n_changed, *orders
+        self.n_changed[at] = n_changed
         self.changed[at] = np.where(np.isfinite(losses), losses, np.inf)
 
     def _prediction(self, names: set[str], parts: Sequence[slice]) -> Prediction | None:
@@ -100,12 +118,15 @@ class Perturbed:
         half = [name for name in sorted(names) if self.scope.model.get_parameter(name).dtype not in WIDE]
         if half:
             kind = str(self.scope.model.get_parameter(half[0]).dtype).removeprefix("torch.")
+            self.predicts = False
             self.notes.append(f"nothing is predicted: {half[0]} is {kind}, in which derivatives are lost in rounding")
             return None
         modules = sorted({name.rpartition(".")[0].replace("[", "[[]") for name in names})
         objective = Objective(self.scope, self.measured.samples, modules=modules, reduction="sum")
-        curvature = Curvature(objective, "hessian", chunk=self._chunk) if self.design.second_order else None
-        return Prediction(objective, parts, curvature)
+        if not self.design.second_order:
+            return Prediction(objective, parts, None)
+        self.notes += objective.notes
+        return Prediction(objective, parts, Curvature(objective, "hessian", chunk=self._chunk))
 
 
 class Prediction:
@@ -117,9 +138,9 @@ class Prediction:
         self._at = {name: i for i, name in enumerate(objective.chosen)}
         self._gradient = objective.gradient(parts)
 
-    def of(self, steps: dict[str, tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    def of(self, steps: Sequence[Step]) -> tuple[float, float]:
         """NaN where a step is no finite number, or the second order is not asked for."""
-        longest = max(float(step.abs().max()) for _, step in steps.values())
+        longest = max(float(step.delta.abs().max()) for step in steps)
         if not np.isfinite(longest):
             return np.nan, np.nan
         first = self._along(self._gradient, steps)
@@ -129,23 +150,19 @@ class Prediction:
             return first, first
         vector = torch.zeros(self._curvature.size, dtype=self._curvature.dtype, device=self._curvature.device)
         pieces = shaped(vector, self._parameters)
-        for name, (index, step) in steps.items():  # of length about 1: a square of 1e30 would not fit single precision
-            pieces[self._at[name]].put_(index.to(vector.device), (step / longest).to(vector))
-        product = shaped(self._curvature(vector), self._parameters)
-        second = first + 0.5 * longest * self._along(product, steps)
+        for step in steps:  # of length about 1: the square of 1e30 would not fit single precision
+            pieces[self._at[step.name]].put_(step.places.to(vector.device), (step.delta / longest).to(vector))
+        second = first + 0.5 * longest * self._along(shaped(self._curvature(vector), self._parameters), steps)
         return first, second if np.isfinite(second) else np.nan
 
-    def _along(self, vectors: Sequence[Tensor], steps: dict[str, tuple[Tensor, Tensor]]) -> float:
-        return sum(
-            float(vectors[self._at[name]].take(index.to(vectors[0].device)).double().cpu() @ step)
-            for name, (index, step) in steps.items()
-        )
+    def _along(self, vectors: Sequence[Tensor], steps: Sequence[Step]) -> float:
+        own = ((vectors[self._at[step.name]], step) for step in steps)
+        return sum(float(vector.take(step.places.to(vector.device)).double().cpu() @ step.delta) for vector, step in own)
 
 
-def _why_nothing(values: Sequence[Tensor], design: Design) -> str:
-    n, zero = sum(map(len, values)), not any(bool(each.any()) for each in values)
+def _why_nothing(steps: Sequence[Step], how: Disturbance) -> str:
+    n, zero = sum(len(step.old) for step in steps), not any(bool(step.old.any()) for step in steps)
     share = "the chosen weight" if n == 1 else f"all {n} chosen weights"
-    how = design.disturbance
     if zero and (how.name != "gaussian" or how.relative_to == "weight"):
         return f"the value of {share} is 0 already, and method={how.name!r} leaves it so: nothing would change, choose others"
     return f"the step is below the rounding of {share}: nothing would change, give a larger one"
