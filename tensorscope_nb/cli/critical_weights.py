@@ -82,6 +82,7 @@ def _measured(given: argparse.Namespace, session: Session, file: TextFile) -> Ex
 
     session.say(f"loading {given.model}")
     scope = loaded(**said_of_model(given))
+    _check_dtype(scope, given.metric)
     reading = Reading(scope, file.path, given.max_length, given.skip_short)
     wanted = (given.calibration_limit or given.eval_limit, given.eval_limit)
     texts = split(reading, file.texts, wanted, given.seed)
@@ -98,6 +99,16 @@ def _measured(given: argparse.Namespace, session: Session, file: TextFile) -> Ex
             _found(given, session, scope, calibration, evaluation, metric, top) for metric in given.metric for top in given.top
         ]
     return Experiment(given, scope, file, reading, calibration, evaluation, baseline, findings)
+
+
+def _check_dtype(scope: Scope, metrics: list[str]) -> None:
+    """What would fail after other rankings are done fails before them."""
+    dtype = next(scope.model.parameters()).dtype
+    if "hessian_diag" in metrics and dtype.itemsize < 4:
+        raise UseError(
+            f"--metric hessian_diag, and {scope.name} is in {str(dtype).removeprefix('torch.')}, in which second derivatives are "
+            "lost in rounding: give --dtype float32, or leave that metric out"
+        )
 
 
 def _found(

@@ -39,7 +39,7 @@ def _modules(finding: Finding) -> list[str]:
     shown = [
         (
             f"`{row['module']}`", str(row["n_critical"]), interval(row["n_critical_ci_low"], row["n_critical_ci_high"]),
-            f"{row['n_parameters']:,}", f"{row['enrichment']:.3g}", interval(row["enrichment_ci_low"], row["enrichment_ci_high"]),
+            f"{row['n_parameters']:,}", multiple(row["enrichment"]), interval(row["enrichment_ci_low"], row["enrichment_ci_high"]),
         )
         for row in rows[:N_MODULES]
     ]  # fmt: skip
@@ -73,6 +73,10 @@ def number(value: float | None) -> str:
     return "–" if value is None or value != value else f"{value:+.3g}"
 
 
+def multiple(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def interval(low: float | None, high: float | None) -> str:
     return "–" if low is None or high is None or low != low or high != high else f"{low:.3g} to {high:.3g}"
 
@@ -81,7 +85,7 @@ def in_short(finding: Finding) -> list[str]:
     """A few lines of one list: where it is, and what the whole of it does against the controls."""
     lines = []
     rows = finding.modules
-    named = ", ".join(f"{row['module']} {row['n_critical']} (×{row['enrichment']:.3g})" for row in rows[:3])
+    named = ", ".join(f"{row['module']} {row['n_critical']} (×{multiple(row['enrichment'])})" for row in rows[:3])
     lines.append(f"{finding.metric}, top {finding.top}: {named}" + (f" and {len(rows) - 3} more" if len(rows) > 3 else ""))
     for method, result in finding.perturbed.items():
         lines.append(f"  {method}: {effects_in_short(effects(result))}")

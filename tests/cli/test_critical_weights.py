@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 
 import tensorscope_nb as ts
@@ -219,6 +220,31 @@ def test_a_magnitude_has_no_intervals_and_json_says_null_and_why(texts, tmp_path
         )
         np.testing.assert_array_equal(table["sensitivity"][4 * layer : 4 * layer + 4], np.sort(np.abs(weights))[::-1][:4])
     assert "nothing was sampled" in (tmp_path / "report.md").read_text()
+
+
+def test_a_model_in_half_precision_is_ranked_and_changed_in_every_way(texts, tmp_path, capsys):
+    asked = ["critical-weights", "--model", "tiny", "--dtype", "bfloat16", "--data-file", texts, "--out", tmp_path]
+    ways = ["--top", 6, "--method", *options.METHODS, "--perturbation-ratios", 1, "--n-seeds", 2]
+    assert "give --dtype float32" in refused(capsys, *asked, *ways, "--metric", "grad_x_weight", "hessian_diag")
+    assert called(*asked, *ways) == 0
+    half = ts.load("tiny", dtype=torch.bfloat16)
+    calibration, _ = sides(tmp_path, texts, half)
+    terms = (calibration.lengths - 1).double()
+    gradients = {
+        name: torch.einsum("n,n...->...", terms / terms.sum(), g.double())
+        for name, g in half.per_sample_gradients(calibration).items()
+    }
+    parameters = dict(half.model.named_parameters())
+    for row in pd.read_csv(tmp_path / "top_6_weights_grad_x_weight.csv").itertuples():
+        place = tuple(map(int, row.indices.strip("(),").split(", ")))
+        assert row.value == parameters[row.parameter][place].item()
+        assert row.sensitivity == pytest.approx(abs(gradients[row.parameter][place].item() * row.value), rel=0.02)
+    table = pd.read_csv(tmp_path / "perturbation_results.csv")
+    assert set(table["method"]) == set(options.METHODS)
+    assert table.groupby(["method", "selection"]).size().unstack()["top"].to_dict() == {
+        "zero": 1, "sign_flip": 1, "scale": 1, "gaussian": 2, "bit_flip": 2
+    }  # fmt: skip
+    assert any("half" in note or "bfloat16" in note for note in read(tmp_path, "experiment_summary.json")["notes"])
 
 
 def test_a_folder_of_an_earlier_run_is_kept_unless_it_is_to_be_replaced(texts, tmp_path, capsys):
