@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 from tensorscope_nb.cli.experiment import MANIFEST, SUMMARY, Experiment
 from tensorscope_nb.cli.findings import Finding
 from tensorscope_nb.cli.model import add_model, loaded, said_of_model
-from tensorscope_nb.cli.options import METHODS, METRICS, RATIOS, add_reading, add_running, ratio, whole
+from tensorscope_nb.cli.options import CONTROLS, METHODS, METRICS, RATIOS, add_reading, add_running, ratio, whole
 from tensorscope_nb.cli.report import in_short
 from tensorscope_nb.cli.session import Session
 from tensorscope_nb.cli.split import Reading, split
+from tensorscope_nb.cli.tested import tested
 from tensorscope_nb.cli.texts import TextFile, read_texts
 from tensorscope_nb.cli.usage import UseError
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from tensorscope_nb.samples import Samples
     from tensorscope_nb.scope import Scope
 
@@ -115,15 +118,18 @@ def _found(
     given: argparse.Namespace, session: Session, scope: Scope, calibration: Samples, evaluation: Samples, metric: str, top: int
 ) -> Finding:
     """One ranking of its own for each length: which halves of the texts list a weight too depends on the length."""
-    from tensorscope_nb.recipes import critical_weights, perturbation
+    from tensorscope_nb.recipes import critical_weights
 
     session.say(f"ranking by {metric}, top {top}")
     critical = critical_weights(scope, calibration, metric=metric, top=top, per_layer=given.per_layer, modules=given.modules)
-    perturbed = {}
+    perturbed: dict[str, xr.Dataset] = {}
+    reasons: dict[str, list[str]] = {}
     for method in () if given.no_perturbation else given.method:
         session.say(f"changing the top {top} by {metric}: {method}")
-        perturbed[method] = perturbation(
-            scope, evaluation, critical, method=method, ratios=given.perturbation_ratios, n_seeds=given.n_seeds,
-            second_order=not given.first_order,
+        result, why = tested(
+            session, scope, evaluation, critical, list(CONTROLS), method=method, ratios=given.perturbation_ratios,
+            n_seeds=given.n_seeds, second_order=not given.first_order,
         )  # fmt: skip
-    return Finding(metric, top, critical, perturbed)
+        perturbed |= {} if result is None else {method: result}
+        reasons |= {method: why} if why else {}
+    return Finding(metric, top, critical, perturbed, reasons)

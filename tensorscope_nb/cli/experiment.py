@@ -104,7 +104,7 @@ class Experiment:
             results.append(
                 {
                     "metric": found.metric, "topk": found.top, "modules": found.modules[:10],
-                    "perturbation": {method: effects(result) for method, result in found.perturbed.items()},
+                    "perturbation": dict.fromkeys(found.reasons) | {m: effects(result) for m, result in found.perturbed.items()},
                 }
             )  # fmt: skip
         return {
@@ -127,6 +127,9 @@ class Experiment:
 
         notes = []
         for found in self.findings:
+            notes += [
+                f"{found.metric}, top {found.top}, {method}: {why}" for method in found.reasons for why in found.reasons[method]
+            ]
             for what, result in {"ranking": found.critical, **found.perturbed}.items():
                 notes += [f"{found.metric}, top {found.top}, {what}: {note}" for note in metadata(result).get("notes", [])]
         return notes

@@ -19,6 +19,7 @@ class Finding:
     top: int
     critical: xr.Dataset
     perturbed: Mapping[str, xr.Dataset] = field(default_factory=dict)  # by method
+    reasons: Mapping[str, list[str]] = field(default_factory=dict)  # by method: why it lacks controls, or was not measured
 
     @property
     def name(self) -> str:

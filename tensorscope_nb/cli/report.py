@@ -39,7 +39,8 @@ def _modules(finding: Finding) -> list[str]:
     shown = [
         (
             f"`{row['module']}`", str(row["n_critical"]), interval(row["n_critical_ci_low"], row["n_critical_ci_high"]),
-            f"{row['n_parameters']:,}", multiple(row["enrichment"]), interval(row["enrichment_ci_low"], row["enrichment_ci_high"]),
+            f"{row['n_parameters']:,}", multiple(row["enrichment"]),
+            interval(row["enrichment_ci_low"], row["enrichment_ci_high"]),
         )
         for row in rows[:N_MODULES]
     ]  # fmt: skip
@@ -87,8 +88,9 @@ def in_short(finding: Finding) -> list[str]:
     rows = finding.modules
     named = ", ".join(f"{row['module']} {row['n_critical']} (×{multiple(row['enrichment'])})" for row in rows[:3])
     lines.append(f"{finding.metric}, top {finding.top}: {named}" + (f" and {len(rows) - 3} more" if len(rows) > 3 else ""))
-    for method, result in finding.perturbed.items():
-        lines.append(f"  {method}: {effects_in_short(effects(result))}")
+    for method in dict.fromkeys([*finding.perturbed, *finding.reasons]):
+        measured = effects_in_short(effects(finding.perturbed[method])) if method in finding.perturbed else ""
+        lines.append(f"  {method}: {measured or finding.reasons[method][-1]}")
     return lines
 
 

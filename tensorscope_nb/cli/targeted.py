@@ -16,6 +16,7 @@ from tensorscope_nb.cli.model import loaded, said_of_model
 from tensorscope_nb.cli.report import effects_in_short
 from tensorscope_nb.cli.session import Session
 from tensorscope_nb.cli.split import Reading, in_random_order
+from tensorscope_nb.cli.tested import tested
 from tensorscope_nb.cli.texts import Text, TextFile
 from tensorscope_nb.cli.usage import UseError
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from tensorscope_nb.samples import Samples
     from tensorscope_nb.scope.perplexity import Perplexity
+
+    Tested = tuple[xr.Dataset | None, list[str]]  # what was measured, and why not more
 
 SUMMARY = "targeted_summary.json"
 ROUNDING = 1e-5  # relative: what other kernels and devices may change of a loss in single precision
@@ -67,22 +70,26 @@ class Targeted:
             session.say(f"baseline: {baseline!r}")
             compared = self._compared(evaluation, baseline)
             session.say(compared["says"])
-            found = {module: self._perturbed(evaluation, module, controls) for module in modules}
+            tests = {module: self._tested(evaluation, module, controls) for module in modules}
+        found = {module: result for module, (result, _) in tests.items() if result is not None}
+        if not found:
+            raise UseError("nothing could be measured: " + next(iter(tests.values()))[1][-1])
         rows = [row for module, result in found.items() for row in runs(result, **self._of(module, counts))]
         session.write_table("targeted_results.csv", pd.DataFrame(rows).assign(eval_texts_count=len(evaluation)))
-        session.finish(self._summary(evaluation, baseline, compared, found, counts, controls))
-        return [f"{module or 'the whole list'}: {effects_in_short(effects(result))}" for module, result in found.items()]
+        session.finish(self._summary(evaluation, baseline, compared, tests, counts, controls))
+        return [
+            f"{module or 'the whole list'}: {why[-1] if result is None else effects_in_short(effects(result))}"
+            for module, (result, why) in tests.items()
+        ]
 
     def _of(self, module: str | None, counts: dict[str | None, int]) -> dict[str, Any]:
         return {"module": module or "all", "listed_in_module": counts[module], "method": self.given.method}
 
-    def _perturbed(self, evaluation: Samples, module: str | None, controls: list[str]) -> xr.Dataset:
-        from tensorscope_nb.recipes import perturbation
-
+    def _tested(self, evaluation: Samples, module: str | None, controls: list[str]) -> Tested:
         given = self.given
         self.session.say(f"changing the listed weights of {module or 'all modules'}: {given.method}")
-        return perturbation(
-            self.scope, evaluation, self.path, method=given.method, modules=module, ratios=given.ratios, controls=controls,
+        return tested(
+            self.session, self.scope, evaluation, self.path, controls, method=given.method, modules=module, ratios=given.ratios,
             n_seeds=given.n_seeds, second_order=not given.first_order,
         )  # fmt: skip
 
@@ -145,17 +152,17 @@ class Targeted:
         return f" (then {'; '.join(other)})" if other else ""
 
     def _summary(
-        self, evaluation: Samples, baseline: Perplexity, compared: dict[str, Any], found: dict[str | None, xr.Dataset],
+        self, evaluation: Samples, baseline: Perplexity, compared: dict[str, Any], tests: dict[str | None, Tested],
         counts: dict[str | None, int], controls: list[str],
     ) -> dict[str, Any]:  # fmt: skip
+        from tensorscope_nb.recipes.recipe import weights_of
         from tensorscope_nb.study.metadata import metadata
 
         given = self.given
-        said = metadata(next(iter(found.values())))
         return {
             "command": self.session.command,
             "model": self.scope.name,
-            "weights": said["weights"],
+            "weights": weights_of(self.scope),
             "list": given.weights,
             "data": {"path": self.file.path, "sha256": self.file.sha256, "max_length": self.reading.max_length},
             "evaluation": side(self.scope, evaluation),
@@ -169,9 +176,11 @@ class Targeted:
             "seed": self.seed,
             "modules": {
                 module or "all": {
-                    "n_listed": counts[module], "effects": effects(result), "notes": metadata(result).get("notes", []),
+                    "n_listed": counts[module],
+                    "effects": None if result is None else effects(result),
+                    "notes": why + ([] if result is None else metadata(result).get("notes", [])),
                 }
-                for module, result in found.items()
+                for module, (result, why) in tests.items()
             },
             "versions": versions(),
         }  # fmt: skip
