@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tensorscope_nb.cli.controlled import controlled
 from tensorscope_nb.cli.experiment import MANIFEST, SUMMARY, Experiment
 from tensorscope_nb.cli.findings import Finding
 from tensorscope_nb.cli.model import add_model, loaded, said_of_model
@@ -15,7 +16,6 @@ from tensorscope_nb.cli.options import CONTROLS, METHODS, METRICS, RATIOS, add_r
 from tensorscope_nb.cli.report import in_short
 from tensorscope_nb.cli.session import Session
 from tensorscope_nb.cli.split import Reading, split
-from tensorscope_nb.cli.tested import tested
 from tensorscope_nb.cli.texts import TextFile, read_texts
 from tensorscope_nb.cli.usage import UseError
 
@@ -126,7 +126,7 @@ def _found(
     reasons: dict[str, list[str]] = {}
     for method in () if given.no_perturbation else given.method:
         session.say(f"changing the top {top} by {metric}: {method}")
-        result, why = tested(
+        result, why = controlled(
             session, scope, evaluation, critical, list(CONTROLS), method=method, ratios=given.perturbation_ratios,
             n_seeds=given.n_seeds, second_order=not given.first_order,
         )  # fmt: skip

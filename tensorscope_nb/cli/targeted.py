@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.cli.before import Before
+from tensorscope_nb.cli.controlled import controlled
 from tensorscope_nb.cli.experiment import MANIFEST, side, versions
 from tensorscope_nb.cli.findings import effects, runs
 from tensorscope_nb.cli.model import loaded, said_of_model
 from tensorscope_nb.cli.report import effects_in_short
 from tensorscope_nb.cli.session import Session
 from tensorscope_nb.cli.split import Reading, in_random_order
-from tensorscope_nb.cli.tested import tested
 from tensorscope_nb.cli.texts import Text, TextFile
 from tensorscope_nb.cli.usage import UseError
 
@@ -88,7 +88,7 @@ class Targeted:
     def _tested(self, evaluation: Samples, module: str | None, controls: list[str]) -> Tested:
         given = self.given
         self.session.say(f"changing the listed weights of {module or 'all modules'}: {given.method}")
-        return tested(
+        return controlled(
             self.session, self.scope, evaluation, self.path, controls, method=given.method, modules=module, ratios=given.ratios,
             n_seeds=given.n_seeds, second_order=not given.first_order,
         )  # fmt: skip
