@@ -31,6 +31,20 @@ class Logits(torch.nn.Module):
         return self.model(ids, use_cache=False).logits[:, :-1].transpose(1, 2)
 
 
+def bigram_gpt2(table, context=16):
+    """A GPT-2 of one layer that is a table (n, n) of p(next | token), whatever stands before that."""
+    n = len(table)
+    config = GPT2Config(vocab_size=n, n_positions=context, n_embd=2 * n, n_layer=1, n_head=1, n_inner=4, tie_word_embeddings=False,
+                        bos_token_id=0, eos_token_id=0, layer_norm_epsilon=1e-12)  # fmt: skip
+    model = GPT2LMHeadModel(config).eval()
+    for name, parameter in model.named_parameters():
+        parameter.data.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
+    model.transformer.wte.weight.data[:, :n], model.transformer.wte.weight.data[:, n:] = torch.eye(n), -torch.eye(n)
+    log_p = torch.as_tensor(table, dtype=torch.float64).log()
+    model.lm_head.weight.data[:, :n] = log_p.T / n**0.5  # of ±1 in one place the norm makes ±√n
+    return model
+
+
 def attention_only(n_tokens=20, n_positions=24, sharpness=30.0):
     """A two-layer attention-only GPT-2 made by hand: head 0.0 attends to the previous token, head 1.0 is an induction head.
 

@@ -6,6 +6,7 @@ from tensorscope_nb.recipes.attention_attribution import attention_attribution
 from tensorscope_nb.recipes.attribution import logit_attribution
 from tensorscope_nb.recipes.circuits import circuits
 from tensorscope_nb.recipes.cka import linear_cka
+from tensorscope_nb.recipes.compare_models import compare_models
 from tensorscope_nb.recipes.compare_perturbations import compare_perturbations
 from tensorscope_nb.recipes.conflict import gradient_alignment, gradient_conflict, project_conflict
 from tensorscope_nb.recipes.critical_samples import critical_samples
@@ -53,6 +54,7 @@ __all__ = [
     "attention_patterns",
     "catalogue",
     "circuits",
+    "compare_models",
     "compare_perturbations",
     "conflict_pairs",
     "conflict_tokens",

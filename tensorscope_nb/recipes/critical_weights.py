@@ -175,7 +175,7 @@ def _of_weights(
         "stability": (dims, stable, "share of the halves of the data that list the weight too", ""),
         "value": (dims, top.values, "weight", ""),
         "parameter_name": (dims, top.parameters, "parameter", ""),
-        "index": (dims, places, "place in the parameter, row by row", ""),
+        "index": (dims, places, "index", ""),
         "rank": (dims, rank, "rank", ""),
     }
     if top.increases is not None:
@@ -186,7 +186,7 @@ def _of_weights(
         "bottom_value": (dims, bottom.values, "weight", ""),
         "bottom_parameter_name": (dims, bottom.parameters, "parameter", ""),
         "bottom_module_path": (dims, bottom.modules, "module", ""),
-        "bottom_index": (dims, low_places, "place in the parameter, row by row", ""),
+        "bottom_index": (dims, low_places, "index", ""),
     }
     starts = dict(zip((n for n, _ in scope.model.named_parameters()), _starts_of_all(scope), strict=True))
     coords = {
@@ -221,7 +221,7 @@ class _Chosen:
             self.scores[:, rows] = found.scores(names[i], at).double().cpu().numpy()
             if (increases := found.increases(names[i], at)) is not None:
                 self.increases = np.zeros(len(places)) if self.increases is None else self.increases
-                self.increases[rows] = increases.double().cpu().numpy()
+                self.increases[rows] = increases[0].double().cpu().numpy()
 
 
 def _of_modules(

@@ -40,9 +40,9 @@ class Disturbance:
         return self.name == "gaussian" or (self.name == "bit_flip" and self.bit is None)
 
     def noise(self, n: int, generator: torch.Generator) -> Tensor:
-        """(n,): what is random for each weight; the first do not depend on the last."""
+        """(n,): what is random for each weight."""
         draw = torch.randn if self.name == "gaussian" else torch.rand
-        return torch.stack([draw((), dtype=torch.float64, generator=generator) for _ in range(n)])
+        return draw(n, dtype=torch.float64, generator=generator)
 
     def scale_of(self, p: nn.Parameter) -> float:
         """The standard deviation of a parameter's entries, where the noise is measured by it."""

@@ -70,6 +70,7 @@ class Perturbed:
 
     def steps(self) -> Iterator[None]:
         design, parts = self.design, self.measured.parts(self._chunk)
+        self.measured.check_apart(parts[0])
         losses = self.measured.by_sample(parts)
         check_finite(losses, self.measured.samples, self.scope.model)
         self.members = members_of(self.scope, design)

@@ -8,7 +8,7 @@ import inspect
 import json
 import re
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextvars import ContextVar
 from importlib.metadata import version
@@ -83,6 +83,11 @@ class Recipe:
         return next(iter(inspect.signature(self.function).parameters)) == "history"
 
     @property
+    def takes_models(self) -> bool:
+        """Whether it compares models: its first argument is ``models``, {name: scope}."""
+        return next(iter(inspect.signature(self.function).parameters)) == "models"
+
+    @property
     def missing(self) -> list[str]:
         """What it must be given besides the model (or its history), and is not yet."""
         taken = list(inspect.signature(self.function).parameters.values())[1:]
@@ -95,7 +100,9 @@ class Recipe:
         """The recipe at work: yields what it asks for, and returns its Dataset."""
         from tensorscope_nb.scope import Scope
 
-        if not isinstance(scope, Scope) and not self.takes_history:
+        if self.takes_models:
+            _check_models(self.name, scope)
+        elif not isinstance(scope, Scope) and not self.takes_history:
             raise TypeError(f"{self.name} takes a Scope and a {type(scope).__name__} came: wrap the model, ts.Scope(model)")
         self._check(options)
         start = time.perf_counter()
@@ -130,10 +137,18 @@ class Recipe:
         plain = {n: v for n, v in (defaults | options).items() if isinstance(v, str | int | float | bool | tuple | list | None)}
         return {
             "recipe": self.name, "question": self.question, "source": self.source, "needs": list(self.needs),
-            **({} if self.takes_history else of_model(scope) | {"weights": weights_of(scope)}),
+            **self._subject(scope),
             "options": plain, "seconds": round(seconds, 3),
             "versions": _versions(), **json.loads(result.attrs.get("tensorscope", "{}")),
         }  # fmt: skip
+
+    def _subject(self, scope: Any) -> dict[str, Any]:
+        """What identifies the model, or each of the models."""
+        if self.takes_history:
+            return {}
+        if self.takes_models:
+            return {"members": {name: of_model(each) | {"weights": weights_of(each)} for name, each in scope.items()}}
+        return of_model(scope) | {"weights": weights_of(scope)}
 
     def __repr__(self) -> str:
         fixed = ", ".join(f"{k}={v!r}" for k, v in self.options.items())
@@ -143,6 +158,18 @@ class Recipe:
 def of_model(scope: Scope) -> dict[str, Any]:
     """What a result says of the model."""
     return {"model": scope.name, "loss": scope.rule.name, "dtype": str(next(scope.model.parameters()).dtype)}
+
+
+def _check_models(name: str, models: Any) -> None:
+    from tensorscope_nb.scope import Scope
+
+    if not isinstance(models, Mapping):
+        raise TypeError(f"{name} takes models by name and a {type(models).__name__} came: give {{name: scope, another: scope}}")
+    if not models:
+        raise ValueError(f"{name} has no models to compare: give {{name: scope, another: scope}}")
+    for key, each in models.items():
+        if not isinstance(key, str) or not isinstance(each, Scope):
+            raise TypeError(f"{name} takes models by name, and {key!r} names a {type(each).__name__}: give {{name: scope}}")
 
 
 def _found(module: str, qualname: str, options: dict[str, Any], name: str) -> Recipe:

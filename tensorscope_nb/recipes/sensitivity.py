@@ -82,9 +82,9 @@ class Sensitivity:
         return self._made(SCORES[self.metric], name, at)
 
     def increases(self, name: str, at: Tensor) -> Tensor | None:
-        """What the metric predicts that the loss increases by when each of these weights is set to zero, alone."""
+        """(1 + 2 splits, weights): the predicted increase of the loss when one of these weights alone is set to zero."""
         made = INCREASES.get(self.metric)
-        return None if made is None else self._made(made, name, at)[0]
+        return None if made is None else self._made(made, name, at)
 
     def _made(self, of: Score, name: str, at: slice | Tensor) -> Tensor:
         weights = self.parameters[name].reshape(-1)[at]

@@ -10,7 +10,8 @@ import torch
 
 from tensorscope_nb.numerics.agreement import chance, jaccard, overlap_p
 from tensorscope_nb.numerics.crossed import crossed_ratio_interval
-from tensorscope_nb.numerics.intervals import jackknife_interval, ratio_interval
+from tensorscope_nb.numerics.intervals import ratio_interval
+from tensorscope_nb.numerics.predictive import predictive, rank_correlation
 from tensorscope_nb.recipes.critical_lists import Lists, largest_of
 from tensorscope_nb.recipes.dataset import Variable, dataset, loss_unit, sample_coords
 from tensorscope_nb.recipes.emptied import Emptied, Weights
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from tensorscope_nb.recipes.recipe import Answered
     from tensorscope_nb.samples import Samples
     from tensorscope_nb.scope import Scope
-
-LEAST = 4  # modules or groups of samples: a rank correlation or a jackknife of fewer says nothing
-GROUPS = 10  # of evaluation samples, left out in turn
 
 
 @recipe(
@@ -66,16 +64,17 @@ def validate_sensitivity(
     Result: ``[metric, module] predicted, measured, ci_low, ci_high`` (95 % Student interval over samples), ``sensitivity``
     (Σ_S of the metric), ``n_changed``; ``[module] n_chosen, random, random_ci_low, random_ci_high``: as many weights of the
     module at random, ``n_seeds`` draws, with an interval over draws and samples. ``[metric] spearman, spearman_ci_low,
-    spearman_ci_high`` (95 %, by leaving out each tenth of the evaluation samples: for these modules and
-    this ranking), ``p_value`` (of modules
-    in any order, one-sided), ``spearman_sensitivity, stability`` (of the list, as in ``critical_weights``). ``[metric_a,
+    spearman_ci_high`` (95 %, of what as many samples show of these modules: by resampling the evaluation samples, with the
+    predictions of halves of the calibration), ``ceiling`` (the correlation that a perfect prediction would have, as halves of
+    the evaluation samples order the modules: below it, noise in what is measured hides the answer), ``p_value`` (of modules in
+    any order, one-sided), ``spearman_sensitivity, stability`` (of the list, as in ``critical_weights``). ``[metric_a,
     metric_b] jaccard, chance, overlap_p_value`` (that random lists share as much). Scalar ``baseline_loss``. With
     ``per_sample`` also ``[sample, metric, module] measured_by_sample``.
     Errors: ValueError where calibration and evaluation share a sample, or a metric is unknown. Cost: of each metric what
     ``critical_weights`` costs, and a forward of the evaluation samples for each metric and module, and for each draw and module.
     How to read it: compare ``measured`` with ``random`` before looking at correlations. When not to trust it: modules differ in
     size and kind, and any measure that knows the kinds correlates; what holds for zeroing 20 weights need not hold for 2 000;
-    where the measured increases do not differ from zero a rank correlation is of noise, and its interval says so.
+    where ``ceiling`` is low a low correlation says nothing of the metric.
 
     >>> import tensorscope_nb as ts
     >>> scope = ts.load("tiny")
@@ -94,7 +93,7 @@ def validate_sensitivity(
     if top > n_weights:
         raise ValueError(f"top is {top} and there are {n_weights:,} weights: ask for fewer")
     sets: dict[tuple, Weights] = {}
-    scores: dict[tuple, tuple[float, float]] = {}
+    scores: dict[tuple, tuple[float, np.ndarray]] = {}
     listed: dict[str, set[tuple[int, int]]] = {}
     stability = []
     options: dict[str, Any] = {"n_probes": n_probes, "seed": seed, "modules": modules, "chunk": chunk, "progress": progress}
@@ -149,15 +148,15 @@ def _weights(lists: Lists, module: Any) -> Weights:
     return [(lists.names[i], index[owners == i]) for i in np.unique(owners)]
 
 
-def _sums(found: Sensitivity, weights: Weights) -> tuple[float, float]:
-    """Σ of the metric over the weights, and what it predicts for the loss without them (or the same sum)."""
-    score = predicted = 0.0
+def _sums(found: Sensitivity, weights: Weights) -> tuple[float, np.ndarray]:
+    """Σ of the metric over the weights; and what it predicts for the loss without them (or that sum), by all and each half."""
+    score, predicted = 0.0, np.zeros(len(found.mixing))
     for name, index in weights:
         at = torch.as_tensor(index, device=found.parameters[name].device)
-        own = found.scores(name, at)[0].double()
+        own = found.scores(name, at).double()
         increases = found.increases(name, at)
-        score += float(own.sum())
-        predicted += float((own if increases is None else increases.double()).sum())
+        score += float(own[0].sum())
+        predicted += (own if increases is None else increases.double()).sum(1).cpu().numpy()
     return score, predicted
 
 
@@ -193,7 +192,7 @@ def _of_modules(
     measured = np.array([[interval(emptied.increases((metric, module))) for module in modules] for metric in names])
     draws = [np.stack([emptied.increases(("random", module, i)) for i in range(n_seeds)], 1) for module in modules]
     random = np.array([interval(each) for each in draws])
-    score = np.array([[scores[metric, module] for module in modules] for metric in names])
+    score = np.array([[(scores[metric, module][0], scores[metric, module][1][0]) for module in modules] for metric in names])
     n_changed = [[emptied.n_changed[metric, module] for module in modules] for metric in names]
     chosen = [sum(len(index) for _, index in emptied.sets[names[0], module]) for module in modules]
     unit, words, end = loss_unit(scope), "increase of the loss without the weights", "end of the 95 % interval"
@@ -217,50 +216,25 @@ def _of_metrics(
     emptied: Emptied, names: Sequence[str], modules: Sequence[str], scores: dict, stability: list[float], seed: int
 ) -> dict[str, Variable]:
     terms = emptied.objective.weights.numpy()
-    groups = np.arange(len(terms)) % min(GROUPS, len(terms))
-    rows = [np.ones(len(terms), dtype=bool), *(groups != g for g in range(groups.max() + 1))]
     found = []
     for metric in names:
         sums = np.array([emptied.increases((metric, module)) * terms for module in modules])
-        by_rows = np.array([sums[:, row].sum(1) / terms[row].sum() for row in rows])  # of all samples, then without each group
-        score, predicted = np.array([scores[metric, module] for module in modules]).T
-        rho = np.array([_spearman(predicted, measured) for measured in by_rows])
-        low = high = np.nan
-        if len(rows) > LEAST and np.isfinite(rho).all():
-            _, low, high = (float(x) for x in jackknife_interval(rho[0], rho[1:]))
-        p = _p_value(predicted, by_rows[0], seed)
-        found.append((rho[0], low, high, p, _spearman(score, np.abs(by_rows[0]))))
+        score = np.array([scores[metric, module][0] for module in modules])
+        predicted = np.array([scores[metric, module][1] for module in modules]).T
+        agreement = predictive(predicted, sums, terms, seed)
+        size = rank_correlation(score, np.abs(sums.sum(1)))
+        found.append((*agreement, size))
     columns = np.array(found).T
     dims, words, end = ("metric",), "rank correlation of predicted with measured", "end of the 95 % interval"
     return {
         "spearman": (dims, columns[0], words, ""),
         "spearman_ci_low": (dims, columns[1], f"{words}, lower {end}", ""),
         "spearman_ci_high": (dims, columns[2], f"{words}, upper {end}", ""),
-        "p_value": (dims, columns[3], "p of a correlation as high with modules in any order", ""),
-        "spearman_sensitivity": (dims, columns[4], "rank correlation of the metric with the size of what is measured", ""),
+        "ceiling": (dims, columns[3], f"{words} that a perfect prediction would have", ""),
+        "p_value": (dims, columns[4], "p of a correlation as high with modules in any order", ""),
+        "spearman_sensitivity": (dims, columns[5], "rank correlation of the metric with the size of what is measured", ""),
         "stability": (dims, stability, "share of the list that halves of the calibration samples list too", ""),
     }
-
-
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """NaN over few modules, where one side does not vary, or a model is broken."""
-    from scipy.stats import spearmanr
-
-    if len(a) < LEAST or not np.isfinite(b).all() or len(set(a)) < 2 or len(set(b)) < 2:
-        return float("nan")
-    return float(spearmanr(a, b).statistic)
-
-
-def _p_value(predicted: np.ndarray, measured: np.ndarray, seed: int, draws: int = 9999) -> float:
-    observed = _spearman(predicted, measured)
-    if not np.isfinite(observed):
-        return float("nan")
-    from scipy.stats import rankdata
-
-    a, b = (rankdata(each) - (len(each) + 1) / 2 for each in (predicted, measured))
-    shuffled = np.random.default_rng(seed).permuted(np.tile(b, (draws, 1)), axis=1)
-    null = shuffled @ a / np.sqrt((a @ a) * (b @ b))
-    return float((1 + (null >= observed - 1e-12).sum()) / (1 + draws))
 
 
 def _of_pairs(names: Sequence[str], listed: dict[str, set], n: int, k: int) -> dict[str, Variable]:

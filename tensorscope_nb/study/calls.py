@@ -40,6 +40,12 @@ class Calls:
         return results[0] if len(results) == 1 else _along_tasks(results, [" × ".join(pair.names) for pair in self.pairs])
 
 
+def by_subject(recipes: Sequence[Recipe]) -> tuple[list[Recipe], list[Recipe], list[Recipe]]:
+    """Those that take one model, those that follow a history, and those that compare models."""
+    along, across = ([recipe for recipe in recipes if getattr(recipe, what)] for what in ("takes_history", "takes_models"))
+    return [recipe for recipe in recipes if recipe not in along and recipe not in across], along, across
+
+
 def arguments(recipe: Recipe, samples: Samples | None) -> tuple[tuple, dict[str, Any]]:
     """The samples as the recipe takes them: second, or by name where another model may come second."""
     if samples is None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.recipes.recipe import Recipe
 from tensorscope_nb.samples import Samples
-from tensorscope_nb.scope.forward import bytes_per_sample, chunks
+from tensorscope_nb.scope.forward import bytes_per_sample, chunks, usual_chunk
 from tensorscope_nb.settings import options
-from tensorscope_nb.study.calls import Calls, arguments
+from tensorscope_nb.study.calls import Calls, arguments, by_subject
 from tensorscope_nb.study.members import Members
 from tensorscope_nb.sweep.gradients import gradient_sweep
 from tensorscope_nb.sweep.pairs import passes
@@ -34,10 +34,11 @@ def plan(members: Members, samples: Any, recipes: Sequence[Recipe]) -> pd.DataFr
 
     scope = next(iter(members.scopes))
     given = None if samples is None else scope.samples(samples)
-    along, each = ([recipe for recipe in recipes if recipe.takes_history is whether] for whether in (True, False))
+    each, along, across = by_subject(recipes)
     with options(progress=False):
         rows = [*_asking(scope, given, each), *_others(scope, given, each)]
         rows += [_along(members.scopes, recipe) for recipe in along]
+        rows += [_across(members, scope, given, recipe) for recipe in across]
     table = pd.DataFrame(rows, columns=["recipes", "kind", "samples", "passes", "chunk", "bytes", "seconds"])
     return table.assign(models=len(members), seconds=(table["seconds"] * len(members)).round(2))
 
@@ -49,6 +50,17 @@ def _along(history: Any, recipe: Recipe) -> tuple:
         start = time.perf_counter()
         next(work.state.steps())
         return recipe.name, work.label, work.state.n, 1.0, work.state.n, int(work.state.nbytes), time.perf_counter() - start
+
+
+def _across(members: Members, scope: Scope, samples: Any, recipe: Recipe) -> tuple:
+    """One model of a recipe that compares all of them."""
+    models: Any = dict(zip(members.coordinates, members.scopes, strict=True))
+    few = samples[: min(MORE, len(samples))]
+    rows, seconds = _trial(scope, partial(recipe, models, few))
+    chunk = min(len(samples), recipe.options.get("chunk") or usual_chunk(samples, scope.anatomy))
+    passes, whole = rows / len(few), seconds / len(members) * len(samples) / len(few)
+    memory = bytes_per_sample(samples, scope.anatomy) * chunk
+    return recipe.name, "forward and backward", len(samples), round(passes, 2), chunk, int(memory), whole
 
 
 def _asking(scope: Scope, samples: Samples | None, recipes: Sequence[Recipe]) -> Iterable[tuple]:

@@ -90,6 +90,28 @@ def run_along(
         keep({recipe.name: found})
 
 
+def run_across(
+    members: Members, samples: Any, recipes: Sequence[Recipe], audience: Audience, keep: Callable[[Results], None]
+) -> None:
+    """The recipes that compare all models at once: each result as it is, kept as soon as it is there."""
+
+    def listen(label: str, done: float, total: float) -> None:
+        audience.progress(done / total if total else 1.0, f"{label}: {done:g} of {total:g}")
+
+    models: Any = dict(zip(members.coordinates, members.scopes, strict=True))
+    for recipe in recipes:
+        with listened(listen):
+            keep({recipe.name: recipe(models, samples)})
+
+
+def check_across(members: Members, samples: Any, recipe: Recipe) -> None:
+    """Raises where a recipe that compares models has one only here, or no texts that each can read for itself."""
+    if members.dimension != "model":
+        raise ValueError(f"{recipe.name} compares models: make the study of {{name: scope, another: scope}}")
+    if samples is None:
+        raise ValueError(f"{recipe.name} compares models on texts, and the study has none: ts.Study(models, texts)")
+
+
 def check_along(members: Members, recipe: Recipe) -> None:
     """Raises where a recipe that follows a history has none here, or not all that it takes."""
     if members.dimension != "checkpoint":

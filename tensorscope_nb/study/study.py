@@ -12,13 +12,14 @@ import xarray as xr
 from tensorscope_nb.models import Checkpoints
 from tensorscope_nb.recipes.recipe import Recipe
 from tensorscope_nb.scope import Scope
+from tensorscope_nb.study.calls import by_subject
 from tensorscope_nb.study.contributions import Contributions
 from tensorscope_nb.study.correlations import Method, correlations
 from tensorscope_nb.study.frame import frame
 from tensorscope_nb.study.members import Members
 from tensorscope_nb.study.plan import plan
 from tensorscope_nb.study.report import write_report
-from tensorscope_nb.study.run import check_along, run_along, run_recipes
+from tensorscope_nb.study.run import check_across, check_along, run_across, run_along, run_recipes
 from tensorscope_nb.study.store import load_results, save_results
 from tensorscope_nb.study.viewers import Viewers
 
@@ -57,14 +58,15 @@ class Study:
         Views of the study fill in while it runs. An interrupt is raised, and leaves what there is: results of the samples
         (or models) that were done, marked ``partial`` in their metadata. ``executor=`` spreads the work over processes.
         A recipe that follows all checkpoints of a history, such as ``tracin``, brings samples of its own:
-        ``ts.recipes.tracin.using(train=…, test=…)``.
+        ``ts.recipes.tracin.using(train=…, test=…)``. One that compares models, ``compare_models``, takes all at once.
         """
         self._check(recipes)
-        members, along = self._members(), [recipe for recipe in recipes if recipe.takes_history]
+        members, (each, along, across) = self._members(), by_subject(recipes)
         with self._audience.running(self._results):
-            if each := [recipe for recipe in recipes if not recipe.takes_history]:
+            if each:
                 run_recipes(members, self.samples, each, executor, self._audience, self._keep)
             run_along(members, along, executor, self._audience, self._keep)
+            run_across(members, self.samples, across, self._audience, self._keep)
         return self
 
     def plan(self, *recipes: Recipe) -> pd.DataFrame:
@@ -94,6 +96,8 @@ class Study:
         for recipe in recipes:
             if recipe.takes_history:
                 check_along(self._members(), recipe)
+            if recipe.takes_models:
+                check_across(self._members(), self.samples, recipe)
 
     def _keep(self, results: dict[str, xr.Dataset]) -> None:
         self._results |= results

@@ -52,6 +52,8 @@ class Ranking(View):
         ranked = ranked or parts_of(own)
         what = shown("Ranking", ds, what.variable, ranked, own)
         asides = [a for a in ASIDES if a in what.data.variables and what.data[a].ndim == 1 and dims_of(what.data, a)[0] in own]
+        if "parameter_name" in asides:  # which begins with the path
+            asides = [a for a in asides if a != "module_path"]
         tokens = ["token"] if {"query", "key"} <= set(own) and "token" in what.data.data_vars else []
         super().__init__(
             focus=focus,

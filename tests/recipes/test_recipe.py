@@ -13,6 +13,7 @@ IDS = torch.randint(50, (3, 9), generator=torch.Generator().manual_seed(1))
 
 DOCUMENTED = [
     "tensorscope_nb.models.checkpoints", "tensorscope_nb.models.load", "tensorscope_nb.recipes.ablation", "tensorscope_nb.recipes.attention",
+    "tensorscope_nb.recipes.compare_models",
     "tensorscope_nb.recipes.induction", "tensorscope_nb.recipes.recipe", "tensorscope_nb.recipes.conflict", "tensorscope_nb.recipes.curation",
     "tensorscope_nb.recipes.interference", "tensorscope_nb.recipes.overlap", "tensorscope_nb.recipes.perturbation", "tensorscope_nb.recipes.compare_perturbations", "tensorscope_nb.recipes.weight_list", "tensorscope_nb.recipes.removal", "tensorscope_nb.recipes.sample_conflicts",
     "tensorscope_nb.recipes.fisher", "tensorscope_nb.recipes.health", "tensorscope_nb.recipes.importance_scores", "tensorscope_nb.numerics.cover", "tensorscope_nb.recipes.lora",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from quadratic_model import quadratic
-from scipy.stats import kstest, spearmanr
+from scipy.stats import spearmanr
 from tiny_models import random_gpt2
 
 import tensorscope_nb as ts
@@ -91,14 +91,6 @@ def test_of_a_quadratic_half_of_the_first_order_happens():
     found = validate(scope, one, other, per_module=3, top=2, metrics=("grad_x_weight",))
     assert np.isclose(found["measured"].item(), found["predicted"].item() / 2) and found["measured"].item() < 0
     assert np.isnan(found["spearman"]).all()  # of one module
-
-
-def test_random_modules_have_uniform_p():
-    rng = np.random.default_rng(0)
-    p = [module._p_value(rng.normal(size=12), rng.normal(size=12), seed) for seed in range(300)]
-    assert kstest(p, "uniform").pvalue > 0.01
-    same = np.arange(12.0)
-    assert module._p_value(same, same, 0) == 1 / 10000 and module._p_value(same, -same, 0) == 1
 
 
 def test_random_weights_are_another_choice_for_each_draw_and_stay_in_their_module(scope):

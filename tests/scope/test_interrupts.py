@@ -8,7 +8,7 @@ TESTS = Path(__file__).parents[1]
 CODE = """
 import os, random, signal, sys, threading, time, traceback
 sys.path[:0] = [{tests!r}, {here!r}]
-import torch; torch.set_num_threads(1)
+import pandas, torch; torch.set_num_threads(1)
 import tensorscope_nb as ts
 from test_state import IDS, equal, snapshot
 from tiny_models import random_gpt2
@@ -20,6 +20,7 @@ model(IDS, labels=IDS).loss.backward()
 model.transformer.wpe.weight.requires_grad_(False)
 model.generation_config.eos_token_id = None
 scope = ts.Scope(model)
+listed = pandas.DataFrame(dict(layer=["transformer.h.0.attn.c_attn"], indices=["(3, 7)"]))
 
 def look(s):
     z = s.layers[0].attn.z
@@ -48,6 +49,7 @@ CALLS = dict(
     record=lambda: scope.record(IDS, ["layers.*.attn.pattern", "layers.*.resid_post"], gradients=True, chunk=1),
     losses=lambda: scope.losses(IDS, chunk=1), ablation=lambda: ts.recipes.ablation(scope, IDS, progress=False),
     landscape=lambda: ts.recipes.loss_landscape(scope, IDS, n_points=3, normalize="none", progress=False),
+    perturbation=lambda: ts.recipes.perturbation(scope, IDS, listed, controls=("random",), n_seeds=3, progress=False),
     sharpness=lambda: ts.recipes.sam_sharpness(scope, IDS, ascent_steps=3, progress=False),
 )
 rng, stopped = random.Random(0), 0
@@ -81,8 +83,8 @@ print("stopped", stopped)
 
 
 def test_fifty_interrupts_leave_the_model_as_it_was():
-    names = ["trace", "invokes", "generation", "run", "record", "losses", "ablation", "landscape", "sharpness"]
+    names = ["trace", "invokes", "generation", "run", "record", "losses", "ablation", "landscape", "sharpness", "perturbation"]
     code = CODE.format(tests=str(TESTS), here=str(Path(__file__).parent))
     done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, cwd=TESTS.parent, timeout=180)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout.split()[-1]) >= 225  # half of 50 for each of them, at the least, came while it ran
+    assert int(done.stdout.split()[-1]) >= 250  # half of 50 for each of them, at the least, came while it ran

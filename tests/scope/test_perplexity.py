@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from model_zoo import build
-from tiny_models import attention_only, random_gpt2
-from transformers import GPT2Config, GPT2LMHeadModel
+from tiny_models import attention_only, bigram_gpt2, random_gpt2
 
 import tensorscope_nb as ts
 from tensorscope_nb.samples.windows import windows
@@ -56,19 +55,6 @@ def by_hand(scope, tokens, stride, context=CONTEXT):
     return found
 
 
-def bigram_model(table, context=16):
-    """A GPT-2 that is a table of log probabilities: p(next | token) whatever stands before."""
-    n = len(table)
-    config = GPT2Config(vocab_size=n, n_positions=context, n_embd=2 * n, n_layer=1, n_head=1, n_inner=4, tie_word_embeddings=False,
-                        bos_token_id=0, eos_token_id=0, layer_norm_epsilon=1e-12)  # fmt: skip
-    model = GPT2LMHeadModel(config).eval()
-    for name, parameter in model.named_parameters():
-        parameter.data.fill_(1.0 if "ln_" in name and name.endswith("weight") else 0.0)
-    model.transformer.wte.weight.data[:, :n], model.transformer.wte.weight.data[:, n:] = torch.eye(n), -torch.eye(n)
-    model.lm_head.weight.data[:, :n] = torch.as_tensor(table).log().T / n**0.5  # the norm makes of ±1 in one place ±√n
-    return model
-
-
 def test_a_uniform_model_has_the_perplexity_of_its_vocabulary_whatever_the_windows():
     model = random_gpt2()
     model.transformer.wte.weight.data.zero_()
@@ -81,7 +67,7 @@ def test_a_uniform_model_has_the_perplexity_of_its_vocabulary_whatever_the_windo
 @pytest.mark.parametrize("stride", [1, 3, 15, 16])
 def test_a_table_of_bigrams_in_closed_form(stride):
     table = np.random.default_rng(1).dirichlet(np.ones(6), 6)
-    scope = ts.Scope(bigram_model(table), Starts(bos=0))
+    scope = ts.Scope(bigram_gpt2(table), Starts(bos=0))
     tokens = np.random.default_rng(2).integers(1, 6, (3, 45))
     pairs = -np.log(table[tokens[:, :-1], tokens[:, 1:]])
     found = scope.perplexity(torch.tensor(tokens), stride=stride)
