@@ -16,7 +16,8 @@ CAUTION = """\
   the layer has such, of the same size. Where their rms size is far below that of *top*, the list holds the layer's largest
   weights, and there is no match for them.
 - Intervals are over texts: they say what other texts of this kind would give, and nothing of other kinds of text.
-- A weight whose `stability` is low may not be in the list of other texts: read modules before single weights.
+- Of a weight whose stability is low other texts would not say that it is critical: read modules before single weights.
+- In single precision an increase below about a millionth of the loss is rounding, whatever its interval says.
 - Embeddings come first where the texts repeat a few tokens.
 - Where measured and predicted increase part, the change is too large for gradient and curvature, or the weights act together.
 - Several metrics, sizes and ratios are several looks at the same texts: an interval that just leaves 0 out is no proof."""
@@ -26,12 +27,18 @@ def report(title: str, asked: Sequence[tuple[str, str]], findings: Iterable[Find
     """The report as Markdown."""
     lines = [f"# {title}", "", *(f"- {what}: {value}" for what, value in asked), f"- Baseline: {baseline}", ""]
     for finding in findings:
-        lines += [f"## {finding.metric}, top {finding.top}", "", *_modules(finding), ""]
+        lines += [f"## {finding.metric}, top {finding.top}", "", *_stability(finding), *_modules(finding), ""]
         for method, result in finding.perturbed.items():
             lines += [f"### What the loss does: {method}", "", *perturbed_table(effects(result)), ""]
     if notes:
         lines += ["## Notes", "", *(f"- {note}" for note in notes), ""]
     return "\n".join([*lines, CAUTION, ""])
+
+
+def _stability(finding: Finding) -> list[str]:
+    mean = float(finding.critical["stability"].mean())
+    said = f"Mean stability {mean:.2f}: the share of the halves of the texts that list a weight too, on average over the list"
+    return [f"{said} (for each weight in `critical_{finding.name}.nc`).", ""] if mean == mean else []
 
 
 def _modules(finding: Finding) -> list[str]:

@@ -161,6 +161,21 @@ def test_the_manifest_says_what_it_was_found_on(out, texts, tiny, asked):
     assert effect["excess_ci_low"] < effect["excess"] < effect["excess_ci_high"]
 
 
+def test_the_report_says_how_stable_a_list_is_and_what_was_measured(out):
+    report = (out / "report.md").read_text()
+    for metric in ("grad_x_weight", "grad_squared"):
+        for k in (5, 12):
+            critical = xr.load_dataset(out / f"critical_top_{k}_weights_{metric}.nc", engine="h5netcdf")
+            section = report.split(f"## {metric}, top {k}\n")[1].split("\n## ")[0]
+            assert f"Mean stability {float(critical['stability'].mean()):.2f}: " in section
+            most = str(critical["n_critical"].idxmax().item())
+            assert f"| `{most}` | {int(critical['n_critical'].max())} | " in section
+            measured = xr.load_dataset(out / f"perturbation_top_{k}_weights_{metric}_zero.nc", engine="h5netcdf")
+            increase = float(measured["loss_increase_mean"].sel(selection="top", ratio=1.0))
+            assert f"| 1 | top | {k} | " in section and f" | {increase:+.3g} | " in section
+    assert report.rstrip().endswith("an interval that just leaves 0 out is no proof.")
+
+
 def test_no_text_is_on_both_sides_nor_twice_on_one(out, texts):
     manifest, file = read(out, "manifest.json"), read_texts(str(texts))
     ranked, measured = ([t.text for t in file.at(manifest[side]["places"])] for side in ("calibration", "evaluation"))
