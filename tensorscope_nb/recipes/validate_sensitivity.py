@@ -195,18 +195,18 @@ def _of_modules(
     score = np.array([[(scores[metric, module][0], scores[metric, module][1][0]) for module in modules] for metric in names])
     n_changed = [[emptied.n_changed[metric, module] for module in modules] for metric in names]
     chosen = [sum(len(index) for _, index in emptied.sets[names[0], module]) for module in modules]
-    unit, words, end = loss_unit(scope), "increase of the loss without the weights", "end of the 95 % interval"
+    unit, words, end = loss_unit(scope), "increase of the loss", "end of the 95 % interval"
     dims = ("metric", "module")
     return {
-        "measured": (dims, measured[..., 0], f"{words}, measured", unit),
-        "ci_low": (dims, measured[..., 1], f"{words}, measured, lower {end}", unit),
-        "ci_high": (dims, measured[..., 2], f"{words}, measured, upper {end}", unit),
-        "predicted": (dims, score[..., 1], f"{words}, predicted (of magnitude its sum)", unit),
+        "measured": (dims, measured[..., 0], f"measured {words}", unit),
+        "ci_low": (dims, measured[..., 1], f"measured {words}, lower {end}", unit),
+        "ci_high": (dims, measured[..., 2], f"measured {words}, upper {end}", unit),
+        "predicted": (dims, score[..., 1], f"predicted {words}", unit),
         "sensitivity": (dims, score[..., 0], "sum of the metric over the weights", ""),
         "n_changed": (dims, n_changed, "weights whose stored value differs", "weights"),
-        "random": (("module",), random[:, 0], f"{words}, of as many at random", unit),
-        "random_ci_low": (("module",), random[:, 1], f"{words}, of as many at random, lower {end}", unit),
-        "random_ci_high": (("module",), random[:, 2], f"{words}, of as many at random, upper {end}", unit),
+        "random": (("module",), random[:, 0], f"{words} without as many at random", unit),
+        "random_ci_low": (("module",), random[:, 1], f"{words} without as many at random, lower {end}", unit),
+        "random_ci_high": (("module",), random[:, 2], f"{words} without as many at random, upper {end}", unit),
         "n_chosen": (("module",), chosen, "weights set to zero", "weights"),
         "baseline_loss": ((), float(emptied.losses @ terms / terms.sum()), "loss of the whole model", unit),
     }
