@@ -1,18 +1,33 @@
-"""``tensorscope recipes``: what there is to ask, from a shell."""
+"""The ``tensorscope`` command: what there is to ask, which weights are critical, and what happens without them."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from tensorscope_nb.cli import critical_weights, perturb
+from tensorscope_nb.cli.usage import Parser, is_of_use
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tensorscope", description="Look into trained models.")
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parser = Parser(prog="tensorscope", description="Look into trained models.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("recipes", help="list the recipes: name, question and source")
-    parser.parse_args(arguments)
-    return _recipes()
+    recipes = commands.add_parser("recipes", help="list the recipes: name, question and source")
+    recipes.set_defaults(run=lambda given, _: _recipes(), parser=recipes)
+    critical_weights.add(commands)
+    perturb.add(commands)
+    given = parser.parse_args(arguments)
+    try:
+        code: int = given.run(given, arguments)
+        return code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{given.parser.prog}: interrupted\n")
+        return 130
+    except Exception as error:
+        if is_of_use(error):
+            given.parser.error(str(error))
+        raise
 
 
 def _recipes() -> int:

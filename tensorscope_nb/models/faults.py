@@ -10,6 +10,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from tensorscope_nb.models.short_names import no_owner
+
 
 def check_config(folder: Path, shown: str) -> None:
     """Raises where a folder has no ``config.json``, or one that holds no JSON object."""
@@ -59,7 +61,10 @@ def explained(error: Exception, shown: str, folder: Path | None, gguf: str | Non
             f"the weights of {shown!r} do not have the shapes that its config.json says: one of the two is of another model"
         )
     if "not a valid model identifier" in said:
-        return OSError(f"the model hub has no {shown!r} that you may read: check the name; a private or gated model needs token=")
+        return OSError(
+            f"the model hub has no {shown!r} that you may read{no_owner(shown)}: check the name; "
+            "a private or gated model needs token="
+        )
     if "couldn't connect" in said:
         return OSError(
             f"{shown!r} was not downloaded whole, and the hub cannot be asked now: load it once with a network, or give a folder"

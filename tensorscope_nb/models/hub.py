@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tensorscope_nb.models.short_names import no_owner
+
 
 def check_id(name: str) -> None:
     """Raises where ``name`` can be no id of the hub."""
@@ -28,8 +30,11 @@ def cached_folder(name: str, options: dict[str, Any]) -> Path | None:
     return Path(file).parent if isinstance(file, str) else None
 
 
-def reach(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options to load with: where the hub does not answer, those that read an earlier download only."""
+def reach(name: str, options: dict[str, Any], asked: str) -> dict[str, Any]:
+    """The options to load with: where the hub does not answer, those that read an earlier download only.
+
+    ``asked`` is the name that was given, which may be short for ``name``.
+    """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
@@ -39,8 +44,9 @@ def reach(name: str, options: dict[str, Any]) -> dict[str, Any]:
         get_session().head(constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:  # the errors of the client differ between its versions
         if cached_folder(name, options) is None:
+            at = "" if asked == name else f", where it is {name!r},"
             raise OSError(
-                f"there is no folder {name!r}, and the model hub does not answer ({_reason(error)}): "
+                f"there is no folder {asked!r}{no_owner(name)}, and the model hub{at} does not answer ({_reason(error)}): "
                 "give a local folder, try again with a network, or take 'tiny', which needs none"
             ) from error
         return options | {"local_files_only": True}

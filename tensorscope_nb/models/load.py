@@ -30,7 +30,8 @@ def load(name: str | Path, *, checkpoint: int | None = None, seed: int | None = 
     ``ts.datasets.digits()``, with ``checkpoint=`` 0 (as initialised), 360, 450, 675, 900, 1350 or 2700.
     ``"smollm2"`` (after ``make smollm2``) is a language model of 135M parameters, ``"minilm"`` (after ``make minilm``) a BERT
     without a head. Anything else is a folder written by ``save_pretrained``, a ``.gguf`` file (or ``gguf_file=`` in a
-    folder), or an id of the model hub, and loads as the class it was saved as. ``device=`` goes to ``.to``, all else
+    folder), or an id of the model hub, and loads as the class it was saved as; the owner may be left out of well-known ones
+    (``"pythia-2.8b"``, ``"opt-125m"``), unless there is a folder of that name. ``device=`` goes to ``.to``, all else
     (``dtype=``, ``device_map=``, ``revision=`` …) to that class's ``from_pretrained``. Files are read as weights only: no
     code runs from them unless you pass ``trust_remote_code=True``. Without a network, what was downloaded before still loads.
 

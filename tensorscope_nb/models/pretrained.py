@@ -10,6 +10,7 @@ from typing import Any
 
 from tensorscope_nb.models.faults import check_config, explained
 from tensorscope_nb.models.hub import cached_folder, check_id, reach
+from tensorscope_nb.models.short_names import hub_id
 
 WHERE = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "trust_remote_code")
 HEADS = ("ForCausalLM", "ForMaskedLM", "ForSequenceClassification", "ForImageClassification", "")
@@ -22,11 +23,13 @@ def pretrained(name: str | Path, *, device: Any = None, **options: Any) -> tuple
     _check_options(device, options)
     # False, not None: at None the library asks on the terminal whether to run the model's code
     options = {"trust_remote_code": False} | options
-    text = str(name)
+    asked = text = str(name)
     path = _local(name, text)
+    if path is None and (text := hub_id(asked)) != asked:
+        path = _local(text, text)
     if path is None:
         check_id(text)
-        options = reach(text, options)
+        options = reach(text, options, asked)
         source, files, called = text, cached_folder(text, options), text
     else:
         files = path.parent if path.is_file() else path

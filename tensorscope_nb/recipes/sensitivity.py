@@ -90,7 +90,8 @@ class Sensitivity:
         weights = self.parameters[name].reshape(-1)[at]
         if name not in self.sums:
             return of(weights, weights)[None]
-        return of(self.mixing.to(weights) @ self.sums[name].flatten(1)[:, at], weights)
+        sums = self.sums[name].flatten(1)[:, at]  # in single precision, where the weights are in half
+        return of(self.mixing.to(sums) @ sums, weights.to(sums))
 
 
 Asked = Generator[Any, Any, Sensitivity]

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from tensorscope_nb.cli import main
@@ -13,4 +16,16 @@ def test_recipes_lists_each_with_its_question(capsys):
 def test_an_unknown_command_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["frobnicate"])
-    assert "invalid choice: 'frobnicate'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("tensorscope: error: ") and "invalid choice: 'frobnicate'" in said and said.count("\n") == 1
+
+
+def test_help_and_mistakes_load_nothing_heavy():
+    program = (
+        "import sys\nfrom tensorscope_nb.cli import main\n"
+        "for arguments in (['--help'], ['critical-weights', '--help'], ['perturb', '--help'], ['perturb', '--weights', 'no.csv']):\n"
+        "    try:\n        main(arguments)\n    except SystemExit:\n        pass\n"
+        "print(sorted({'torch', 'numpy', 'xarray', 'pandas', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.endswith("\n[]\n"), done.stdout + done.stderr
