@@ -37,14 +37,14 @@ def result_of(perturbed: Perturbed, samples: Samples, ratios: Sequence[float], p
     each = (*dims, "replicate")
     n_changed = perturbed.n_changed if np.isnan(perturbed.n_changed).any() else perturbed.n_changed.astype(int)
     variables: dict[str, Variable] = {
-        "loss_increase": (each, increase, words, unit),
-        "n_changed": (each, n_changed, "weights whose stored value differs", "weights"),
-        "first_order": (each, perturbed.first_order, f"{words} by the gradient", unit),
-        "broken": (each, broken, "whether a loss was no finite number", ""),
         "loss_increase_mean": (dims, means[..., 0], f"{words}, mean over replicates", unit),
         "ci_low": (dims, means[..., 1], f"{words}, lower end of the 95 % interval", unit),
         "ci_high": (dims, means[..., 2], f"{words}, upper end of the 95 % interval", unit),
         "predicted": (dims, _mean(predicted), f"{words} by the derivatives", unit),
+        "loss_increase": (each, increase, words, unit),
+        "n_changed": (each, n_changed, "weights whose stored value differs", "weights"),
+        "first_order": (each, perturbed.first_order, f"{words} by the gradient", unit),
+        "broken": (each, broken, "whether a loss was no finite number", ""),
         "weight_rms": (dims, np.sqrt(_mean(perturbed.squares)), "root mean square of the chosen weights", "weight"),
         "n_chosen": (("ratio",), list(design.counts), "weights chosen", "weights"),
         "baseline_loss": ((), baseline, "loss of the whole model", unit),

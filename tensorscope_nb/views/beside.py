@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorscope_nb.views.attention_pattern import AttentionPattern
 from tensorscope_nb.views.base import View
-from tensorscope_nb.views.fields import by_cell, dims_of, measures
+from tensorscope_nb.views.fields import by_cell, dims_of, family_of, measures
 from tensorscope_nb.views.focus import Focus
 from tensorscope_nb.views.head_grid import HeadGrid
 from tensorscope_nb.views.matrix import Matrix
@@ -48,14 +48,18 @@ def beside(ds: xr.Dataset, first: View, *, reduce: str | None, focus: Focus) -> 
 def curves(ds: xr.Dataset, first: Timeline, common: dict[str, Any]) -> list[View]:
     """Beside named curves: those in other units and the differences between them, and what else there is at each of their places.
 
-    What is told of each replicate has a picture for each unit, what is told of them together (the differences) has one.
+    What is told of each replicate has a picture for each unit, what is told of them together (the differences) has one, and so
+    have curves with other names. Where the curves are one, as of a count that all have alike, there is no picture.
     """
-    x = first.options["x"]
+    x, by = first.options["x"], first.options["apart"]
     names: list[str] = first.options["variables"]
     own = dims_of(ds, first.variable)
     about = lambda n: ds[n].attrs.get("units") if dims_of(ds, n) == own else dims_of(ds, n)
-    told = {about(n): n for n in names if ds[n].notnull().any()} | {about(first.variable): first.variable}
-    found: list[View] = [Timeline(ds, n, x=x, **common) for n in names if n in told.values() and n != first.variable]
+    told = {about(n): n for n in names if ds[n].notnull().any() and (ds[n].max(by) > ds[n].min(by)).any()}
+    told |= {about(first.variable): first.variable}
+    told |= {family: n for n in reversed(measures(ds, [x])) if (family := family_of(ds, n)) and family not in ((x, by), None)}
+    chosen = [n for n in measures(ds, [x]) if n in told.values() and n != first.variable]
+    found: list[View] = [Timeline(ds, n, x=x, **common) for n in chosen]
     maps = [n for n in measures(ds, [x]) if len(rest := set(dims_of(ds, n)) - {x}) == 1 and rest <= set(MAPPED)]
     with suppress(ValueError):
         found += [Matrix(ds, n, y=next(d for d in dims_of(ds, n) if d != x), x=x, **common) for n in maps[:1]]

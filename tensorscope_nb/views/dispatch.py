@@ -17,7 +17,7 @@ from tensorscope_nb.views.layer_bars import LayerBars
 from tensorscope_nb.views.matrix import Matrix
 from tensorscope_nb.views.pairs import together
 from tensorscope_nb.views.ranking import Ranking
-from tensorscope_nb.views.rules import twins
+from tensorscope_nb.views.rules import BASES, base_name, twins
 from tensorscope_nb.views.sample_table import TEXTS, SampleTable
 from tensorscope_nb.views.scatter import Scatter
 from tensorscope_nb.views.spectrum import Spectrum
@@ -134,7 +134,7 @@ def _fitting(data: xr.Dataset, variable: str | None, x: str | None, y: str | Non
         return Timeline, {"x": x}
     names = [variable] if variable is not None else [n for n in measures(data, []) if dims_of(data, n)]
     # without axes it is the first variable that says what the Dataset is about
-    pairs = (_pair(dims_of(data, n), x, y) for n in (names if axes else names[:1]))
+    pairs = (_pair(_varying(data, n, axes), x, y) for n in (names if axes else names[:1]))
     pair = next(filter(None, pairs), None)
     if has("layer", "head") and not (pair and of_heads(*pair)):
         return HeadGrid, {}
@@ -173,6 +173,12 @@ def _directions(data: xr.Dataset, names: Sequence[str], axes: set[str]) -> bool:
     """Whether the first variable is over the directions ``x`` and ``y``, or over ``x`` alone, with distances along them."""
     there = {d for d in dims_of(data, names[0]) if d not in (*ASIDE, "layer")} if names else set()
     return there in ({"x", "y"}, {"x"}) and axes <= there and all(increasing(data, d) for d in there)
+
+
+def _varying(data: xr.Dataset, name: str, axes: set[str]) -> list[str]:
+    """The dimensions of a variable, without those of a setting that has one value only, such as a ``ratio`` of 1."""
+    alone = lambda d: data.sizes[d] == 1 and d not in BASES and base_name(d) is None
+    return [d for d in dims_of(data, name) if d in axes or not alone(d)]
 
 
 def _pair(dims: Sequence[str], x: str | None, y: str | None) -> tuple[str, str] | None:

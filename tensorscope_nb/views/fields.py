@@ -106,7 +106,7 @@ def family_of(ds: xr.Dataset, name: str) -> tuple[str, str] | None:
     if len(free) != 2 or any(d in BASES or base_name(d) or d not in ds.coords for d in free):
         return None
     by = next((d for d in free if ds[d].dtype.kind in "OUST" and ds.sizes[d] <= MOST_CURVES), None)
-    along = next((d for d in free if d != by and increasing(ds, d) and ds[d].dtype.kind == "f"), None)
+    along = next((d for d in free if d != by and ds.sizes[d] > 1 and increasing(ds, d) and ds[d].dtype.kind == "f"), None)
     return (along, by) if along and by else None
 
 

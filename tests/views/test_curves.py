@@ -48,6 +48,28 @@ def test_curves_with_names_are_few_and_along_a_number() -> None:
     assert view(many).kind == "Matrix" and "apart" not in Timeline(pruning()).options
 
 
+def perturbed(ratios: int) -> xr.Dataset:
+    """The loss of three selections, the count that all have alike, and what the first has over the two others."""
+    by, beside = np.arange(3.0)[:, None] * np.ones(ratios), np.ones((2, ratios)) * [[1.0], [2.0]]
+    units = {"increase": "nats", "count": "weights", "size": "weight", "excess": "nats"}
+    dims = ("selection", "ratio")
+    values = {"increase": (dims, by), "count": (dims, 0 * by), "size": (dims, by), "excess": (("control", "ratio"), beside)}
+    ds = xr.Dataset(values, {"selection": list("abc"), "control": list("bc"), "ratio": np.linspace(0.5, 1, ratios)})
+    for name, unit in units.items():
+        ds[name].attrs["units"] = unit
+    return ds
+
+
+def test_curves_with_other_names_stand_beside_and_those_that_are_one_do_not() -> None:
+    assert [repr(part) for part in view(perturbed(3)).parts] == ["Timeline(increase)", "Timeline(size)", "Timeline(excess)"]
+
+
+def test_of_one_ratio_there_is_no_curve_but_a_ranking() -> None:
+    made = view(perturbed(1))
+    assert repr(made) == "Ranking(increase)" and family_of(perturbed(1), "increase") is None
+    assert view(perturbed(1), x="ratio", y="selection").kind == "Matrix"
+
+
 def at(page: Any) -> dict[str, Any]:
     return json.loads(page.locator("[data-ts-view=FocusBar]").get_attribute("data-ts-focus"))
 
