@@ -1,3 +1,4 @@
+import { clipped } from "../src/core/axes";
 import { expect, test } from "vitest";
 import { textsOn } from "../src/core/tokens";
 import { gridShape } from "../src/views/grid";
@@ -18,4 +19,12 @@ test("cells with words are as wide as these need, unless there are too many", ()
   expect(shape(5, true).cell).toBeGreaterThan(80);
   expect(shape(64, false).width).toBeLessThanOrEqual(500);
   expect(shape(400, true).width).toBeLessThanOrEqual(500);
+});
+
+test("a text that is too long loses its end, and the path of a module its beginning", () => {
+  const c = { measureText: (text: string) => ({ width: text.length }) } as unknown as CanvasRenderingContext2D;
+  expect(clipped(c, "increase of the loss", 9)).toBe("increase…");
+  expect(clipped(c, "transformer.h.0.ln_1", 8)).toBe("….0.ln_1");
+  expect(clipped(c, "1 of 2.5", 4)).toBe("1 o…");
+  expect(clipped(c, "short", 9)).toBe("short");
 });

@@ -102,14 +102,16 @@ function line(c: Context, theme: Theme, x0: number, y0: number, x1: number, y1: 
   c.globalAlpha = 1;
 }
 
-/** A text cut to a width. */
+/** A text cut to a width: at its end, and a path such as that of a module at its beginning, which many share. */
 export function clipped(c: Context, text: string, width: number): string {
+  const path = /^[\w*]+(\.[\w*]+)+$/.test(text);
+  const part = (length: number): string => (path ? `…${text.slice(text.length - length)}` : `${text.slice(0, length)}…`);
   if (c.measureText(text).width <= width) return text;
   let [kept, cut] = [0, text.length];
   while (cut - kept > 1) {
     const middle = (kept + cut) >> 1;
-    if (c.measureText(`${text.slice(0, middle)}…`).width <= width) kept = middle;
+    if (c.measureText(part(middle)).width <= width) kept = middle;
     else cut = middle;
   }
-  return `${text.slice(0, kept)}…`;
+  return part(kept);
 }
