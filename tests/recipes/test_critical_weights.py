@@ -126,16 +126,26 @@ def test_the_halves_are_rankings_of_half_of_the_samples(scope, samples):
     found = critical_weights(scope, samples, top=30, seed=5)
     listed = list(zip(found["parameter_name"].values, found["index"].values, strict=True))
     group = module.dealt(10, 8, 5)
-    again, counts = np.zeros(30), []
+    again, counts, totals = np.zeros(30), [], []
     for side in [side for members in module.splits(8) for side in (members, ~members)]:
         half = [i for i in range(10) if side[group[i]]]
         scores = scores_of(scope, samples[half], "grad_x_weight")
         least = np.sort(as_flat(scores))[-30] * (1 - 1e-12)
         again += [float(scores[name].flatten()[index]) >= least for name, index in listed]
         counts.append(int((scores["transformer.wte.weight"] >= least).sum()))
+        totals.append(float(scores["transformer.wte.weight"].sum()))
     assert np.allclose(found["stability"], again / 14) and 0.3 < found["stability"].mean() < 0.95
     row = found.sel(module="transformer.wte")
     assert np.isclose(float(row["n_critical_ci_high"]), int(row["n_critical"]) + 2.3646 * np.std(counts), rtol=1e-3)
+    assert np.isclose(float(row["total_ci_high"]), float(row["total"]) + 2.3646 * np.std(totals), rtol=1e-3)
+
+
+def test_where_most_weights_are_listed_the_others_are_the_least(scope, samples):
+    name = "transformer.ln_f"
+    found = critical_weights(scope, samples, top=40, modules=name)  # of 48
+    listed = set(zip(found["parameter_name"].values, found["index"].values, strict=True))
+    bottom = set(zip(found["bottom_parameter_name"].values, found["bottom_index"].values, strict=True))
+    assert len(listed) == 40 and len(bottom) == 8 and not listed & bottom
 
 
 def test_the_diagonal_of_a_hessian():
