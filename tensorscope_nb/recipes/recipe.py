@@ -70,12 +70,12 @@ class Recipe:
     @property
     def compares(self) -> bool:
         """Whether it takes two sets of samples, ``a`` and ``b``."""
-        return list(inspect.signature(self.function).parameters)[1:3] == ["a", "b"]
+        return self.takes[:2] == ["a", "b"]
 
     @property
     def takes_model(self) -> bool:
         """Whether its second argument is another model, ``scope_b``: samples go to it by name."""
-        return list(inspect.signature(self.function).parameters)[1:2] == ["scope_b"]
+        return self.takes[:1] == ["scope_b"]
 
     @property
     def takes_history(self) -> bool:
@@ -88,10 +88,15 @@ class Recipe:
         return next(iter(inspect.signature(self.function).parameters)) == "models"
 
     @property
+    def takes(self) -> list[str]:
+        """The names of all that it can be given besides the model (or its history), in order."""
+        return list(inspect.signature(self.function).parameters)[1:]
+
+    @property
     def missing(self) -> list[str]:
         """What it must be given besides the model (or its history), and is not yet."""
-        taken = list(inspect.signature(self.function).parameters.values())[1:]
-        return [p.name for p in taken if p.default is p.empty and p.name not in self.options]
+        known = inspect.signature(self.function).parameters
+        return [name for name in self.takes if known[name].default is inspect.Parameter.empty and name not in self.options]
 
     def __call__(self, scope: Scope, *args: Any, executor: Executor | None = None, **options: Any) -> Any:
         return run_together(scope, [(self, args, options)], executor=executor)[0]
