@@ -86,6 +86,7 @@ def _measured(given: argparse.Namespace, session: Session, file: TextFile) -> Ex
     session.say(f"loading {given.model}")
     scope = loaded(**said_of_model(given))
     _check_dtype(scope, given.metric)
+    _check_top(scope, given)
     reading = Reading(scope, file.path, given.max_length, given.skip_short)
     wanted = (given.calibration_limit or given.eval_limit, given.eval_limit)
     texts = split(reading, file.texts, wanted, given.seed)
@@ -102,6 +103,15 @@ def _measured(given: argparse.Namespace, session: Session, file: TextFile) -> Ex
             _found(given, session, scope, calibration, evaluation, metric, top) for metric in given.metric for top in given.top
         ]
     return Experiment(given, scope, file, reading, calibration, evaluation, baseline, findings)
+
+
+def _check_top(scope: Scope, given: argparse.Namespace) -> None:
+    """Before anything runs: whether there are such modules, and so many weights."""
+    from tensorscope_nb.scope.reference import chosen_parameters
+
+    n = sum(p.nelement() for p in chosen_parameters(scope, given.modules).values())
+    if max(given.top) > n:
+        raise UseError(f"--top is {max(given.top)} and there are {n:,} weights: ask for fewer")
 
 
 def _check_dtype(scope: Scope, metrics: list[str]) -> None:

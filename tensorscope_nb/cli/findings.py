@@ -22,6 +22,11 @@ class Finding:
     reasons: Mapping[str, list[str]] = field(default_factory=dict)  # by method: why it lacks controls, or was not measured
 
     @property
+    def called(self) -> str:
+        """In words."""
+        return f"{self.metric}, top {self.top}{' of each layer' if self.critical.sizes['weight'] > self.top else ''}"
+
+    @property
     def name(self) -> str:
         return f"top_{self.top}_weights_{self.metric}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from tensorscope_nb import __version__
 from tensorscope_nb.cli import critical_weights, perturb
 from tensorscope_nb.cli.usage import Parser, is_of_use
 
@@ -12,7 +13,8 @@ from tensorscope_nb.cli.usage import Parser, is_of_use
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = Parser(prog="tensorscope", description="Look into trained models.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="recipes | critical-weights | perturb")
     recipes = commands.add_parser("recipes", help="list the recipes: name, question and source")
     recipes.set_defaults(run=lambda given, _: _recipes(), parser=recipes)
     critical_weights.add(commands)

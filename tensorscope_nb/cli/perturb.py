@@ -43,14 +43,18 @@ def add(commands: Any) -> None:
         help=f"shares of the list that are changed (default: {' '.join(map('{:g}'.format, RATIOS))})",
     )  # fmt: skip
     parser.add_argument(
-        "--controls", nargs="*", choices=CONTROLS, default=list(CONTROLS), metavar="CONTROL",
-        help=f"any of {', '.join(CONTROLS)}, or none (default: {' '.join(CONTROLS)})",
+        "--controls", nargs="+", choices=(*CONTROLS, "none"), default=list(CONTROLS), metavar="CONTROL",
+        help=f"any of {', '.join(CONTROLS)}; or none (default: {' '.join(CONTROLS)})",
     )  # fmt: skip
     add_running(parser, seed=None)
     parser.add_argument("--out", "--output", metavar="FOLDER", help="default: perturb_MODULE beside the list")
 
 
 def run(given: argparse.Namespace, command: list[str]) -> int:
+    if "none" in given.controls:
+        if len(given.controls) > 1:
+            raise UseError(f"--controls is {' '.join(given.controls)}: none goes with no other")
+        given.controls = []
     path = Path(given.weights).expanduser()
     if not path.is_file():
         raise UseError(f"there is no list {given.weights}: give a top_….csv of tensorscope critical-weights")

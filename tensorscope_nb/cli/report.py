@@ -16,6 +16,8 @@ CAUTION = """\
   the layer has such, of the same size. Where their rms size is far below that of *top*, the list holds the layer's largest
   weights, and there is no match for them.
 - Intervals are over texts: they say what other texts of this kind would give, and nothing of other kinds of text.
+- *Top − these* is taken text by text: its interval may leave 0 out where those of the two overlap. With few random draws the
+  interval of *random* is wide, since it is of other draws too.
 - Of a weight whose stability is low other texts would not say that it is critical: read modules before single weights.
 - In single precision an increase below about a millionth of the loss is rounding, whatever its interval says.
 - Embeddings come first where the texts repeat a few tokens.
@@ -27,7 +29,7 @@ def report(title: str, asked: Sequence[tuple[str, str]], findings: Iterable[Find
     """The report as Markdown."""
     lines = [f"# {title}", "", *(f"- {what}: {value}" for what, value in asked), f"- Baseline: {baseline}", ""]
     for finding in findings:
-        lines += [f"## {finding.metric}, top {finding.top}", "", *_stability(finding), *_modules(finding), ""]
+        lines += [f"## {finding.called}", "", *_stability(finding), *_modules(finding), ""]
         for method, result in finding.perturbed.items():
             lines += [f"### What the loss does: {method}", "", *perturbed_table(effects(result)), ""]
     if notes:
@@ -94,7 +96,7 @@ def in_short(finding: Finding) -> list[str]:
     lines = []
     rows = finding.modules
     named = ", ".join(f"{row['module']} {row['n_critical']} (×{multiple(row['enrichment'])})" for row in rows[:3])
-    lines.append(f"{finding.metric}, top {finding.top}: {named}" + (f" and {len(rows) - 3} more" if len(rows) > 3 else ""))
+    lines.append(f"{finding.called}: {named}" + (f" and {len(rows) - 3} more modules" if len(rows) > 3 else ""))
     for method in dict.fromkeys([*finding.perturbed, *finding.reasons]):
         measured = effects_in_short(effects(finding.perturbed[method])) if method in finding.perturbed else ""
         lines.append(f"  {method}: {measured or finding.reasons[method][-1]}")

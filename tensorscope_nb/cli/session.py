@@ -26,6 +26,7 @@ class Session:
         self.folder, self.last = folder, last
         self.files: list[str] = []
         self.started, self._clock = now(), time.monotonic()
+        self._made = not folder.exists()
         before = folder / last
         if before.exists() and not overwrite:
             raise UseError(f"{folder} holds the files of an earlier run ({last}): give another --out, or --overwrite")
@@ -49,6 +50,9 @@ class Session:
         elif error is not None:
             self.log(f"ended by {kind.__name__ if kind else ''}: {error}")
         self._log.close()
+        if self._made and isinstance(error, Exception) and is_of_use(error) and len(self.files) == 1:
+            (self.folder / self.files[0]).unlink()  # nothing was done: no folder is left that looks as if
+            self.folder.rmdir()
 
     @property
     def seconds(self) -> float:

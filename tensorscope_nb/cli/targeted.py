@@ -101,13 +101,15 @@ class Targeted:
             cut_alike = self.reading.max_length == before.data["max_length"]
             ranked = [] if cut_alike else before.ranked_with(self.file)
             texts = list(self.reading.distinct(before.measured_with(self.file), without=ranked))
+            why = "so many were kept for it when the list was made"
         else:
+            why = "there are no more"
             limit = limit or (before.evaluation["n_texts"] if before is not None else 100)
             texts = list(self.reading.distinct(in_random_order(self.file.texts, self.seed), without=self._ranked_with()))
         if len(texts) < 2:
             raise UseError(f"{self.file.path} holds {len(texts)} texts that the list was not made with: give at least 2")
         if limit and len(texts) < limit:
-            self.session.say(f"{len(texts)} texts to measure with ({limit} were asked for: there are no more)")
+            self.session.say(f"{len(texts)} texts to measure with ({limit} were asked for: {why})")
         return texts[:limit]
 
     def _ranked_with(self) -> list[Text]:
