@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+APART = {"metric", "metric_a", "metric_b", "selection", "control"}  # what stands along these are different things: no means
+
+
 @dataclass(frozen=True)
 class Column:
     """A variable at its places, and the result it is of."""
@@ -62,6 +65,8 @@ def _at(variable: xr.DataArray, dims: Sequence[str]) -> tuple[xr.DataArray, str]
     plain = variable.reset_coords(drop=True)
     if set(dims) <= set(variable.dims):
         more = [str(dim) for dim in variable.dims if dim not in dims]
+        if APART & set(more):
+            return None
         return (plain.mean(more) if more else plain), (f"mean over {', '.join(more)}" if more else "")
     if tuple(dims) == ("layer",) and "module" in variable.dims and "module_layer" in variable.coords:
         inside = variable.where(variable["module_layer"] >= 0, drop=True)

@@ -71,7 +71,8 @@ def write_page(results: Mapping[str, xr.Dataset], path: Path) -> None:
 
 def _section(name: str, said: Summary) -> str:
     badge = f'<span class="partial">partial: {html.escape(said.partial)}</span>' if said.partial else ""
-    note = f'<p class="note">{INTERRUPTED.capitalize()}.</p>' if said.partial else ""
+    notes = [f"{INTERRUPTED.capitalize()}."] * bool(said.partial) + [*said.notes]
+    note = "".join(f'<p class="note">{html.escape(each)}</p>' for each in notes)
     question = f"<p>{html.escape(said.question)}</p>" if said.question else ""
     facts = f'<p class="facts">{html.escape(" · ".join(said.facts))}</p>'
     table = f'<div class="wide">{_table(said.rows)}</div>' if said.rows else ""

@@ -39,6 +39,7 @@ def _write_markdown(results: Mapping[str, xr.Dataset], path: Path) -> None:
             lines += [f"**Partial**: the run was interrupted; this is what it had done, {_markdown(said.partial)}.", ""]
         lines += [_markdown(said.question), ""] if said.question else []
         lines += [f"{_markdown('; '.join(said.facts))}.", ""]
+        lines += [f"- Note: {_markdown(note)}" for note in said.notes] + [""] * bool(said.notes)
         lines += ["| variable | dimensions | unit | mean | lowest | highest | undefined | what it is |", "|---" * 8 + "|"]
         lines += [_markdown_row(row) for row in said.rows]
         lines.append("")

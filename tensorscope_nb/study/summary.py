@@ -33,14 +33,14 @@ class Summary:
     question: str
     facts: tuple[str, ...]  # model, samples, options and the like, each a few words
     partial: str
+    notes: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
 def summary(result: xr.Dataset) -> Summary:
     said = metadata(result)
-    return Summary(
-        _question(said), tuple(_facts(said)), partial(said), tuple(_row(str(n), v) for n, v in result.data_vars.items())
-    )
+    rows = tuple(_row(str(n), v) for n, v in result.data_vars.items())
+    return Summary(_question(said), tuple(_facts(said)), partial(said), tuple(map(str, said.get("notes") or ())), rows)
 
 
 def models(said: Mapping[str, Any], weights: bool = True) -> str:

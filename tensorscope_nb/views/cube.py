@@ -11,7 +11,7 @@ import anywidget
 import numpy as np
 import traitlets as t
 
-from tensorscope_nb.views.partial import partial_words
+from tensorscope_nb.views.partial import notes_of, partial_words
 from tensorscope_nb.views.rules import ALONE, BASES, base_name, names_of, parts_of
 from tensorscope_nb.views.runtime import SILENT
 
@@ -76,7 +76,7 @@ class Cube(anywidget.AnyWidget):
             self.data = data
 
     def _differs(self, data: dict[str, Any]) -> bool:
-        return any(data[key] != self.data[key] for key in ("coords", "partial"))
+        return any(data[key] != self.data[key] for key in ("coords", "partial", "notes"))
 
     @property
     def nbytes(self) -> int:
@@ -118,7 +118,7 @@ def _packed(ds: xr.Dataset, names: Iterable[str], budget: int) -> tuple[dict[str
     wires = {name: encode(ds, name, budget) for name in names}
     coords = {str(name): wire for name, c in ds.coords.items() if _followed(c) and (wire := _coordinate(c)) is not None}
     dims = {str(d): int(n) for d, n in ds.sizes.items()}
-    data = {"dims": dims, "coords": coords, "variables": wires, "partial": partial_words(ds)}
+    data = {"dims": dims, "coords": coords, "variables": wires, "partial": partial_words(ds), "notes": notes_of(ds)}
     return data, {name: _digest(wire) for name, wire in wires.items()}
 
 

@@ -1,4 +1,4 @@
-"""Partial results: a Dataset says by itself that it was computed from less than there is."""
+"""What a Dataset says of itself: that it was computed from less than there is, and what else is to be known of it."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ def partial_words(ds: xr.Dataset) -> str:
         return "partial"
     noun = "samples" if not members else "checkpoints" if "checkpoint" in ds.dims else "models"
     return f"partial: {used} of {there} {noun}"
+
+
+def notes_of(ds: xr.Dataset) -> list[str]:
+    """What its recipe has noted, such as why an interval is missing.
+
+    >>> import json, xarray as xr
+    >>> notes_of(xr.Dataset(attrs={"tensorscope": json.dumps({"notes": ["one sample cannot be split"]})}))
+    ['one sample cannot be split']
+    """
+    notes = _said(ds).get("notes")
+    return list(map(str, notes)) if isinstance(notes, list) else []
 
 
 def least_complete(results: list[xr.Dataset]) -> dict[str, Any]:

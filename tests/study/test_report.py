@@ -64,6 +64,13 @@ def test_reports_hold_the_numbers(tmp_path):
     assert ts.recipes.ablation.question in page and "Study of" in page and 'id="bundle"' in page
 
 
+def test_reports_hold_the_notes(tmp_path):
+    study = ts.Study(ts.Scope(random_gpt2()), IDS[:1]).run(ts.recipes.critical_weights.using(top=3))
+    says = "there are no intervals: one sample cannot be split"
+    assert f"- Note: {says}" in study.report(tmp_path / "report.md").read_text()
+    assert f'<p class="note">{says}</p>' in study.report(tmp_path / "report.html").read_text()
+
+
 def test_ranges_are_of_what_is_finite(tmp_path):
     text = write_report({"r": heads()}, tmp_path / "r.md").read_text()
     assert "| 0.9062 | 0.125 | 2 | 2 |" in text and "| 9.831e+04 | 3 | 196608 |" in text

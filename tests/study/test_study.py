@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from tiny_models import random_gpt2
 
 import tensorscope_nb as ts
+from tensorscope_nb.study.frame import frame
 from tensorscope_nb.study.members import Members
 
 IDS = torch.randint(50, (3, 9), generator=torch.Generator().manual_seed(1))
@@ -136,3 +138,14 @@ def test_the_dashboard_shows_what_the_study_holds():
     assert live.parts == []
     empty.run(ts.recipes.ablation)  # a view that was made before the run shows what it finds
     assert [type(part).__name__ for part in live.parts] == ["HeadGrid"] and live.status["state"] == "done"
+
+
+def test_a_table_has_no_means_over_different_things():
+    """Over metrics, selections and controls a mean is of different units, or of a finding and its control."""
+    made = {
+        "tried": xr.Dataset({"measured": (("metric", "module"), np.eye(2)), "size": (("module", "sample"), np.ones((2, 3)))}),
+        "beside": xr.Dataset({"increase": (("selection", "ratio"), np.eye(2)), "chosen": ("ratio", [1.0, 2.0])}),
+    }
+    assert frame(made, ["module"]).columns.tolist() == ["size (mean over sample)"]
+    assert frame(made, ["ratio"]).columns.tolist() == ["chosen"]
+    assert frame(made, ["metric", "module"]).columns.tolist() == ["measured"]

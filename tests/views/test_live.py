@@ -206,6 +206,20 @@ def test_every_view_of_a_partial_result_says_so() -> None:
         assert marks(view(heads().assign_attrs(tensorscope=other))) == {""}
 
 
+@pytest.mark.browser
+def test_the_notes_of_a_result_are_there_to_be_read(page_of: Any) -> None:
+    notes = ["one sample cannot be split", "nothing is predicted in half precision"]
+    page = page_of(view(heads().assign_attrs(tensorscope=json.dumps({"notes": notes})), "prefix_matching"))
+    held = page.locator("[data-ts-view=HeadGrid] .ts-notes")
+    assert held.locator("summary").text_content() == "2 notes" and not held.locator("p").first.is_visible()
+    held.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert held.locator("p").all_text_contents() == notes and held.locator("p").first.is_visible()
+    assert page.locator("[data-ts-view=HeadGrid] .ts-notes").count() == 1 and page.problems == []
+    plain = page_of(view(heads(), "prefix_matching"))
+    assert not plain.locator(".ts-notes").first.is_visible()
+
+
 def test_the_mark_goes_when_the_result_is_complete() -> None:
     live = Live()
     live.show({"ablation": of_samples(12)})

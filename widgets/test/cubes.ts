@@ -8,5 +8,5 @@ export function cubeOf(dims: Record<string, Value[] | number>, variables: Record
   const made = Object.entries(variables).map(([name, [along, values]]) => [
     name, { name, dims: along, shape: along.map((d) => sizes[d]), values: Array.isArray(values) && typeof values[0] === "number" ? Float32Array.from(values as number[]) : values, longName: name, units: "", words: {} },
   ]);
-  return { dims: sizes, coords, variables: Object.fromEntries(made), partial: "" };
+  return { dims: sizes, coords, variables: Object.fromEntries(made), partial: "", notes: [] };
 }

@@ -29,6 +29,8 @@ export interface Cube {
   variables: Record<string, Variable>;
   /** What a partial result was computed from, in words; empty for a complete one. */
   partial: string;
+  /** What is to be known of it besides. */
+  notes: string[];
 }
 
 export interface WireVariable {
@@ -44,6 +46,7 @@ export interface WireCube {
   coords: Record<string, Coordinate>;
   variables: Record<string, WireVariable>;
   partial?: string;
+  notes?: string[];
 }
 
 /** IEEE half precision to float, table-driven: 64 k entries made once, then one look-up per value. */
@@ -101,7 +104,7 @@ export function openCube(wire: WireCube): Cube {
       words: v.attrs, bounds: boundsOf(v.attrs),
     };
   }
-  const cube = { dims: wire.dims, coords: wire.coords, variables, partial: wire.partial ?? "" };
+  const cube = { dims: wire.dims, coords: wire.coords, variables, partial: wire.partial ?? "", notes: wire.notes ?? [] };
   decoded.set(wire, cube);
   return cube;
 }
@@ -114,6 +117,7 @@ export function takeOver(own: Cube, next: Cube): boolean {
   if (!samePlaces(own, next)) return false;
   Object.assign(own.variables, next.variables);
   own.partial = next.partial;
+  own.notes = next.notes;
   return true;
 }
 

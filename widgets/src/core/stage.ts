@@ -1,6 +1,6 @@
 // What every view gets: a stage with a title, switches and a place to draw on.
 import type { Cube, Variable } from "./cube";
-import { h, KEEP_KEYS } from "./dom";
+import { h, KEEP_KEYS, setText } from "./dom";
 import type { Focus } from "./focus";
 import type { Reading } from "./measure";
 import type { Theme } from "./theme";
@@ -56,17 +56,33 @@ export interface Kind {
 
 export type Titles = Pick<Stage, "title" | "subtitle" | "tools" | "body">;
 
-export function header(...actions: HTMLElement[]): { head: HTMLElement; partial: HTMLElement } & Omit<Titles, "body"> {
+/** How many notes a result has, and the notes themselves once it is opened. */
+export function notesOf(): { notes: HTMLElement; note(lines: string[]): void } {
+  const summary = h("summary");
+  const text = h("div");
+  const notes = h("details", { class: "ts-notes", hidden: true }, summary, text);
+  const note = (lines: string[]) => {
+    notes.hidden = !lines.length;
+    setText(summary, lines.length === 1 ? "1 note" : `${lines.length} notes`);
+    if (text.textContent !== lines.join("")) text.replaceChildren(...lines.map((line) => h("p", {}, line)));
+  };
+  return { notes, note };
+}
+
+type Header = { head: HTMLElement; partial: HTMLElement; note(lines: string[]): void };
+
+export function header(...actions: HTMLElement[]): Header & Omit<Titles, "body"> {
   const title = h("div", { class: "ts-title" });
   const partial = h("div", { class: "ts-partial", title: "computed from a part of what there is: these values will change", hidden: true });
   const subtitle = h("div", { class: "ts-sub" });
   const tools = h("div", { class: "ts-tools" });
   const right = h("div", { class: "ts-tools" }, tools, ...actions);
-  const titles = h("div", { class: "ts-titles" }, h("div", { class: "ts-named" }, title, partial), subtitle);
-  return { head: h("div", { class: "ts-head" }, titles, right), title, partial, subtitle, tools };
+  const { notes, note } = notesOf();
+  const titles = h("div", { class: "ts-titles" }, h("div", { class: "ts-named" }, title, partial), subtitle, notes);
+  return { head: h("div", { class: "ts-head" }, titles, right), title, partial, note, subtitle, tools };
 }
 
-export function frame(kind: string, ...actions: HTMLElement[]): { root: HTMLElement; live: HTMLElement; tip: HTMLElement; partial: HTMLElement } & Titles {
+export function frame(kind: string, ...actions: HTMLElement[]): { root: HTMLElement; live: HTMLElement; tip: HTMLElement } & Omit<Header, "head"> & Titles {
   const { head, ...titles } = header(...actions);
   const body = h("div", { class: "ts-body" });
   const tip = h("div", { class: "ts-tip", role: "presentation", hidden: true });

@@ -110,6 +110,7 @@ export async function mountView(name: string, kind: Kind, { model, el, host, sig
           if (built !== JSON.stringify(comparison())) build();
           setText(parts.partial, cube.partial);
           parts.partial.hidden = !cube.partial;
+          parts.note(cube.notes);
           for (const each of drawn) each.draw();
           root.setAttribute("aria-label", parts.title.textContent || name);
         } catch (error) {
