@@ -37,7 +37,8 @@ class Perplexity:
         return self.value
 
     def __repr__(self) -> str:
-        interval = f"95 % interval {self.ci_low:.4g} to {self.ci_high:.4g}"
+        known = self.ci_low == self.ci_low
+        interval = f"95 % interval {self.ci_low:.4g} to {self.ci_high:.4g}" if known else "no interval of one text"
         return f"perplexity {self.value:.4g} ({interval}, {self.n_tokens:,} predicted tokens)"
 
 
