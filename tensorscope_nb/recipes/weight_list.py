@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import fnmatch
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorscope_nb.recipes.recipe import weights_of
+from tensorscope_nb.scope.nearest import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,12 +179,12 @@ class _Names:
         there = {own for name, own in self._own.items() if _matches(pattern, name)}
         paths = [path for path in self._modules if fnmatch.fnmatchcase(path, pattern)]
         if not there and not paths:
-            raise LookupError(f"there is no module {pattern!r}: {_nearest(pattern, [*self._modules, *self._own])}")
+            raise LookupError(f"there is no module {pattern!r}: {nearest(pattern, [*self._modules, *self._own])}")
         return there
 
     def _of_module(self, name: Any, place: Place) -> str:
         if not isinstance(name, str) or name not in self._modules:
-            raise LookupError(f"there is no parameter or module {name!r}: {_nearest(str(name), [*self._own, *self._modules])}")
+            raise LookupError(f"there is no parameter or module {name!r}: {nearest(str(name), [*self._own, *self._modules])}")
         axes = {n: p.ndim for n, p in self._modules[name].named_parameters(prefix=name, recurse=False, remove_duplicate=False)}
         fitting = [n for n, ndim in axes.items() if isinstance(place, int) or ndim == len(place)]
         if len(fitting) != 1:
@@ -268,11 +268,6 @@ def _place(given: Any) -> Place:
 
 def _matches(pattern: str, name: str) -> bool:
     return any(fnmatch.fnmatchcase(each, pattern) for each in (name, name.rpartition(".")[0]))
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, [each for each in dict.fromkeys(names) if each], cutoff=0.4)
-    return f"did you mean {' or '.join(found)}?" if found else "look at model.named_parameters()"
 
 
 def _tensor(index: np.ndarray) -> Tensor:
