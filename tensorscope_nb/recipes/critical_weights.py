@@ -95,11 +95,9 @@ def critical_weights(
     samples = scope.samples(samples)
     _check(metric, top, n_probes, per_sample)
     seed = current().seed if seed is None else seed
-    score = SCORES[metric]
     alone = None
     if per_sample:
-        of = score if metric == "grad_x_weight" else (lambda g, w: g**2)
-        alone = Masses(ByModule(scope, Elementwise(of, "sample")))
+        alone = Masses(ByModule(scope, "total" if metric == "grad_squared" else Elementwise(SCORES[metric], "sample")))
     found = yield from sensitivity(
         scope, samples, metric, intervals=intervals, n_probes=n_probes, seed=seed, modules=modules, chunk=chunk,
         progress=progress, alone=alone,
@@ -271,9 +269,12 @@ def _by_sample(
 def _why_no_intervals(found: Sensitivity) -> str:
     if found.metric == "magnitude":
         return "there are no intervals: the weights are what they are, and nothing was sampled"
-    if found.n_used < 2:
-        return "there are no intervals: one sample cannot be split"
+    unit, n = ("probe", found.said["n_probes"]) if found.metric == "hessian_diag" else ("sample", found.n_used)
+    if found.n_groups > 1:
+        return f"there are no intervals yet: not each of the {found.n_groups} groups of {unit}s has one that is done"
+    if n < 2:
+        return f"there are no intervals: one {unit} cannot be split"
     return (
-        "there are no intervals: the gradients of the groups of samples would take more than the memory option allows "
+        f"there are no intervals: the sums of the groups of {unit}s would take more than the memory option allows "
         "(raise ts.options(memory=…), or choose fewer modules=)"
     )
