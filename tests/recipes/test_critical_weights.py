@@ -248,7 +248,7 @@ def test_every_shape_of_a_parameter_is_ranked(metric, monkeypatch):
 def test_what_is_no_number_has_no_rank():
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 3))
     model[1].weight.data[1, 2] = torch.nan
-    with pytest.raises(ValueError, match="the scores of 1.weight hold NaN or infinity, which have no rank: look at the weights"):
+    with pytest.raises(ValueError, match=r"the scores of 1.weight hold NaN or infinity, which have no rank: look at the weights"):
         critical_weights(ts.Scope(model), ts.Samples.tensors(torch.ones(2, 4), torch.arange(2)), metric="magnitude", top=2)
 
 
