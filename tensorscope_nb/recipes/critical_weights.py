@@ -126,7 +126,7 @@ def critical_weights(
         done = scope.rule.prepared(samples)[: found.n_used]
         said |= {"n_tokens": int(scope.rule.n_terms(done).sum()), "data": done.fingerprint}
     if not found.n_splits and intervals is not False:
-        said["notes"] = [*said.get("notes", []), _why_no_intervals(found)]
+        said["notes"] = [*said.get("notes", []), f"there are no intervals: {found.why_whole}"]
     result = dataset(variables, coords, **said)
     for name in ("sensitivity", "total", "n_critical", "enrichment"):
         result[name].attrs["interval"] = f"95 % Student interval over {found.n_splits} balanced splits into halves"
@@ -264,17 +264,3 @@ def _by_sample(
     each = np.stack([alone.values[name][: len(done)].numpy() for name in modules], 1) / terms[:, None]
     words = f"{WORDS[metric]} of the sample alone, summed over weights"
     return {"total_by_sample": (("sample", "module"), each, words, "")}, sample_coords(done)
-
-
-def _why_no_intervals(found: Sensitivity) -> str:
-    if found.metric == "magnitude":
-        return "there are no intervals: the weights are what they are, and nothing was sampled"
-    unit, n = ("probe", found.said["n_probes"]) if found.metric == "hessian_diag" else ("sample", found.n_used)
-    if found.n_groups > 1:
-        return f"there are no intervals yet: not each of the {found.n_groups} groups of {unit}s has one that is done"
-    if n < 2:
-        return f"there are no intervals: one {unit} cannot be split"
-    return (
-        f"there are no intervals: the sums of the groups of {unit}s would take more than the memory option allows "
-        "(raise ts.options(memory=…), or choose fewer modules=)"
-    )

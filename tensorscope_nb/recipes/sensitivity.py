@@ -75,6 +75,21 @@ class Sensitivity:
         return self.mixing.shape[1]
 
     @property
+    def why_whole(self) -> str:
+        """Why there are no halves, where there are none."""
+        if self.metric == "magnitude":
+            return "the weights are what they are, and nothing was sampled"
+        unit, n = ("probe", self.said["n_probes"]) if self.metric == "hessian_diag" else ("sample", self.n_used)
+        if self.n_groups > 1:
+            return f"not each of the {self.n_groups} groups of {unit}s has one that is done"
+        if n < 2:
+            return f"one {unit} cannot be split"
+        return (
+            f"the sums of the groups of {unit}s would take more than the memory option allows (raise ts.options(memory=…), or "
+            "choose fewer modules=)"
+        )
+
+    @property
     def sizes(self) -> dict[str, int]:
         return {name: parameter.nelement() for name, parameter in self.parameters.items()}
 

@@ -292,7 +292,7 @@ def test_why_there_are_no_intervals(scope, samples):
     run_together(scope, [call], so_far=lambda made: partial.append(made[0]()))
     said = [json.loads(each.attrs["tensorscope"]) for each in partial]
     assert [each["n_used"] for each in said] == [3, 6, 9] and said[0]["n_splits"] == 0
-    assert said[0]["notes"] == ["there are no intervals yet: not each of the 8 groups of samples has one that is done"]
+    assert said[0]["notes"] == ["there are no intervals: not each of the 8 groups of samples has one that is done"]
     assert (partial[0]["parameter"] == critical_weights(scope, samples[:3], top=9)["parameter"]).all()
 
 
