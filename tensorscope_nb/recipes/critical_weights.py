@@ -59,8 +59,8 @@ def critical_weights(
     Equation: L = Σ_i ℓ_i^sum / Σ_i n_i, the loss per predicted token (of a classifier the mean over samples), g = ∇L.
     ``metric="grad_x_weight"``: |g_k w_k|, to first order what setting w_k to zero changes. ``"grad_squared"``: F_kk =
     Σ_i (∂ℓ_i^sum/∂w_k)² / Σ_i n_i, the diagonal of the empirical Fisher, and never the square of g. ``"hessian_diag"``: H_kk of
-    L, the mean of z ∘ Hz over ``n_probes`` vectors of random signs (Hutchinson), in which H_kk stands with the error √(2 Σ_j
-    H_kj² / n_probes) or less; it has a sign, and the largest come first. ``"magnitude"``: |w_k|, which takes no notice of the
+    L, the mean of z ∘ Hz over ``n_probes`` vectors of random signs (Hutchinson), in which H_kk stands with the error √(Σ_{j≠k}
+    H_kj² / n_probes); it has a sign, and the largest come first. ``"magnitude"``: |w_k|, which takes no notice of the
     samples. Source: Molchanov et al. 2019 (grad × weight); LeCun et al. 1990 (second order); Hutchinson 1990.
 
     Result: ``[weight] sensitivity, sensitivity_ci_low, sensitivity_ci_high, stability`` (in which share of the halves below it
@@ -74,15 +74,21 @@ def critical_weights(
     ``_ci_high``. With ``per_layer`` the weights outside the layers do not take part. With ``per_sample`` also ``[sample,
     module] total_by_sample``, what each sample alone would give (of grad_x_weight and grad_squared).
     How sure: the samples (of hessian_diag: the probes) are dealt into 8 groups at random (4 or 2 where there are fewer), and
-    ranked anew on each half of 7 balanced splits; intervals are 95 % Student intervals over the splits. They take a gradient's
-    memory for each group: where these are more than the memory option they are left out (NaN, and the notes say so);
-    ``intervals=True`` makes that an error, and ``intervals=False`` leaves them out.
+    ranked anew on each half of 7 balanced splits; intervals are 95 % Student intervals over the splits, of what as many samples
+    find on average (of hessian_diag: as many probes of these samples). They take a gradient's memory for each group: where these
+    are more than the memory option they are left out (NaN, and the notes say so); ``intervals=True`` makes that an error, and
+    ``intervals=False`` leaves them out. In simulations they held their value in .91 to .99 of cases; in fewer where samples
+    differ by orders of magnitude (lognormal, σ 1.5: a sum of squares in .77 of cases with 16 samples, .85 with 64), and of
+    counts below about 3 (.7 to .9; 0 with an interval of 0 says only that no half had one in its list).
     Errors: ValueError for more weights than there are, or an unknown metric; UnsupportedModel where the loss is missing.
     Cost: one forward and one backward, and a pass through the weights (of hessian_diag: two forwards and backwards for each
     probe); the ranking holds no array of the size of the model.
-    How to read it: look at ``stability`` before at single weights. When not to trust it: each measure is of one weight alone
-    and of a small change, and removing is a large one; a highest of many noisy numbers is too high, and more so with few
-    samples; embeddings of the tokens that the samples repeat come first because the samples repeat them.
+    How to read it: look at ``stability`` before at single weights; it flatters, since a half is part of the samples (at .56 and
+    .85 the lists of two sets of samples shared .34 and .80). When not to trust it: each measure is of one weight alone and of a
+    small change, and removing is a large one; a highest of many noisy numbers is too high, and more so with few samples;
+    ``total`` of grad_x_weight adds up noise: of weights whose gradients are as large as their errors it is 1.4 times too high
+    whatever its interval says, of smaller ones more; embeddings of the tokens that the samples repeat come first because the
+    samples repeat them.
 
     >>> import tensorscope_nb as ts
     >>> scope = ts.load("tiny")

@@ -144,7 +144,7 @@ def test_the_diagonal_of_a_hessian():
     exact = torch.diagonal(a)
     found = critical_weights(scope, samples, metric="hessian_diag", top=5, n_probes=4000)
     order = torch.argsort(exact, descending=True)[:5]
-    error = torch.sqrt(2 * ((a**2).sum(1) - exact**2) / 4000)
+    error = torch.sqrt(((a**2).sum(1) - exact**2) / 4000)
     assert set(found["index"].values[:3]) <= set(order.tolist())
     for w_ in found["weight"].values:
         k = int(found["index"][w_])
@@ -152,6 +152,19 @@ def test_the_diagonal_of_a_hessian():
         assert np.isclose(float(found["predicted_increase"][w_]), 0.5 * float(found["sensitivity"][w_]) * float(w[k]) ** 2)
     assert abs(float(found["bottom_sensitivity"][0])) < 0.2  # the flattest, and not the most negative: that is −1 and below
     assert float(exact.min()) < -1
+
+
+def test_the_error_of_a_probe_is_what_the_docstring_says():
+    scope, samples, a, _w = quadratic(d=40, n=6, convex=False)
+    exact = torch.diagonal(a).numpy()
+    error = np.sqrt((a**2).sum(1).numpy() - exact**2) / 8**0.5
+    off, inside = [], []
+    for seed in range(40):
+        found = critical_weights(scope, samples, metric="hessian_diag", top=40, n_probes=8, seed=seed)
+        at = found["index"].values
+        off += list((found["sensitivity"].values - exact[at]) / error[at])
+        inside += list((found["sensitivity_ci_low"] <= exact[at]) & (exact[at] <= found["sensitivity_ci_high"]))
+    assert abs(np.mean(off)) < 0.1 and 0.9 < np.std(off) < 1.1 and 0.92 < np.mean(inside) < 0.98
 
 
 def test_a_diagonal_hessian_takes_one_probe():
