@@ -141,8 +141,8 @@ def _notes(emptied: Emptied, places: Sequence[str]) -> list[str]:
     broken = list(dict.fromkeys(key[1] for key, losses in emptied.changed.items() if not np.isfinite(losses).all()))
     if broken:
         notes.append(
-            f"without some weights of {', '.join(map(repr, broken))} a loss is no finite number: the increase is inf there, without "
-            "an interval, and the correlations are NaN where such a module takes part"
+            f"without some weights of {', '.join(map(repr, broken))} a loss is no finite number: the increase is inf there, "
+            "without an interval, and the correlations are NaN where such a module takes part"
         )
     return notes
 
