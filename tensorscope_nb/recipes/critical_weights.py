@@ -129,8 +129,8 @@ def critical_weights(
     said |= {"seed": seed, "metric": metric, "n_weights": sum(found.sizes[name] for name in lists.names)}
     said["parameters"] = [[name, list(found.parameters[name].shape)] for name in lists.names]
     if metric != "magnitude":
-        done = scope.rule.prepared(samples)[: found.n_used]
-        said |= {"n_tokens": int(scope.rule.n_terms(done).sum()), "data": done.fingerprint}
+        done = samples[: found.n_used]
+        said |= {"n_tokens": int(scope.rule.n_terms(scope.rule.prepared(done)).sum()), "data": done.fingerprint}
     if not found.n_splits and intervals is not False:
         said["notes"] = [*said.get("notes", []), f"there are no intervals: {found.why_whole}"]
     result = dataset(variables, coords, **said)

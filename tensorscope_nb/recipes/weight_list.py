@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import fnmatch
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import numpy as np
 
 from tensorscope_nb.recipes.recipe import weights_of
 from tensorscope_nb.scope.nearest import nearest
+from tensorscope_nb.scope.reference import parameters_at
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,11 +117,9 @@ class WeightList:
         patterns = [modules] if isinstance(modules, str) else modules
         if not isinstance(patterns, Sequence) or not patterns or not all(isinstance(pattern, str) for pattern in patterns):
             raise ValueError(f"modules is {modules!r}: give a module path, a glob such as '*.mlp.*', or a list of them")
-        known = _Names(scope)
         keep = np.zeros(len(self), dtype=bool)
         for pattern in patterns:
-            chosen = known.matching(pattern)
-            rows = np.isin(self.parameters, list(chosen))
+            rows = np.isin(self.parameters, list(parameters_at(scope.model, pattern)))
             if not rows.any():
                 there = ", ".join(list(dict.fromkeys(self.modules))[:3])
                 raise LookupError(f"no weight of the list is in {pattern!r}: there are some in {there}")
@@ -173,14 +171,6 @@ class _Names:
         if not inside:
             raise ValueError(f"{place} is no entry of {own}, whose shape is {tuple(p.shape)}")
         return own, place if isinstance(place, int) else int(np.ravel_multi_index(place, p.shape)) if place else 0
-
-    def matching(self, pattern: str) -> set[str]:
-        """The parameters that a glob of module paths or parameter names finds."""
-        there = {own for name, own in self._own.items() if _matches(pattern, name)}
-        paths = [path for path in self._modules if fnmatch.fnmatchcase(path, pattern)]
-        if not there and not paths:
-            raise LookupError(f"there is no module {pattern!r}: {nearest(pattern, [*self._modules, *self._own])}")
-        return there
 
     def _of_module(self, name: Any, place: Place) -> str:
         if not isinstance(name, str) or name not in self._modules:
@@ -264,10 +254,6 @@ def _place(given: Any) -> Place:
     if all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in each):
         return tuple(map(int, each)) if several else int(each[0])
     raise ValueError(f"{given!r} is no place of a weight: give its indices, such as (3, 17)")
-
-
-def _matches(pattern: str, name: str) -> bool:
-    return any(fnmatch.fnmatchcase(each, pattern) for each in (name, name.rpartition(".")[0]))
 
 
 def _tensor(index: np.ndarray) -> Tensor:

@@ -53,19 +53,22 @@ def chosen_parameters(scope: Scope, modules: str | Sequence[str] | None) -> dict
     patterns = [modules] if isinstance(modules, str) else modules
     if not isinstance(patterns, Sequence) or not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise ValueError(f"modules is {modules!r}: give a module path, a glob such as '*.mlp.*', or a list of them")
-    paths = [path for path, _ in scope.model.named_modules(remove_duplicate=False)]
-    every = dict(scope.model.named_parameters(remove_duplicate=False))
-    chosen: set[int] = set()
-    for pattern in patterns:
-        found = [p for name, p in every.items() if fnmatch.fnmatchcase(name.rpartition(".")[0], pattern)]
-        if not found:
-            found = [p for name, p in every.items() if fnmatch.fnmatchcase(name, pattern)]
-        if not found and not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
-            raise LookupError(f"there is no module or parameter {pattern!r}: {nearest(pattern, [*paths, *every])}")
-        chosen |= {id(p) for p in found}
+    chosen = {name for pattern in patterns for name in parameters_at(scope.model, pattern)}
     if not chosen:
         raise LookupError(f"{patterns[0]!r} has no weights itself: for those of the modules in it give '{patterns[0]}.*'")
-    own = {name: p for name, p in trainable.items() if id(p) in chosen}
-    if not own:
+    found = {name: p for name, p in trainable.items() if name in chosen}
+    if not found:
         raise LookupError(f"no trainable parameter is in {', '.join(patterns)}: set requires_grad there, or choose other modules")
-    return own
+    return found
+
+
+def parameters_at(model: torch.nn.Module, pattern: str) -> set[str]:
+    """The names of the parameters of the modules whose paths match a glob, or, where none does, whose own names do."""
+    own = {id(p): name for name, p in model.named_parameters()}
+    every = {name: own[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
+    found = {known for name, known in every.items() if fnmatch.fnmatchcase(name.rpartition(".")[0], pattern)}
+    found = found or {known for name, known in every.items() if fnmatch.fnmatchcase(name, pattern)}
+    paths = [path for path, _ in model.named_modules(remove_duplicate=False)]
+    if not found and not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
+        raise LookupError(f"there is no module or parameter {pattern!r}: {nearest(pattern, [*paths, *every])}")
+    return found

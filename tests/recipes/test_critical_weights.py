@@ -1,10 +1,12 @@
 """Critical weights against dense gradients, Fishers and Hessians, and their lists against a sort of all weights."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
+from model_zoo import build
 from quadratic_model import quadratic
 from tiny_models import random_gpt2
 
@@ -172,6 +174,19 @@ def test_a_diagonal_hessian_takes_one_probe():
     only = torch.diag_embed(torch.diagonal(samples.labels, dim1=1, dim2=2))
     found = critical_weights(scope, ts.Samples.tensors(torch.zeros(4, 1), only), metric="hessian_diag", top=12, n_probes=1)
     assert np.allclose(found["sensitivity"], np.sort(torch.diagonal(a))[::-1])
+
+
+def test_a_masked_model_is_ranked_on_the_samples_that_came():
+    """The tokens that its loss masks are no part of what they are: ``perturbation`` warns where it gets the same."""
+    model = build("bert")
+    tokens = ts.Samples.tokens(torch.randint(5, 50, (4, 12), generator=torch.Generator().manual_seed(0)))
+    scope = ts.Scope(model)
+    scope.rule = dataclasses.replace(scope.rule, mask_token=3)
+    found = critical_weights(scope, tokens, top=3)
+    said = json.loads(found.attrs["tensorscope"])
+    assert said["data"] == tokens.fingerprint and said["n_tokens"] == scope.rule.n_terms(scope.rule.prepared(tokens)).sum()
+    notes = json.loads(ts.recipes.perturbation(scope, tokens, found, n_seeds=2).attrs["tensorscope"])["notes"]
+    assert any("these are the samples that the list was ranked on" in note for note in notes)
 
 
 def test_squares_are_taken_per_sample():
