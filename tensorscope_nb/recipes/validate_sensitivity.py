@@ -73,7 +73,8 @@ def validate_sensitivity(
     ``per_sample`` also ``[sample, metric, module] measured_by_sample``.
     Errors: ValueError where calibration and evaluation share a sample, or a metric is unknown. Cost: of each metric what
     ``critical_weights`` costs, and a forward of the evaluation samples for each metric and module, and for each draw and module.
-    How to read it: compare ``measured`` with ``random`` before looking at correlations. When not to trust it: modules differ in
+    How to read it: compare ``measured`` with ``random`` before looking at correlations (in a module that has no more than
+    ``per_module`` weights they are the same). When not to trust it: modules differ in
     size and kind, and any measure that knows the kinds correlates; what holds for zeroing 20 weights need not hold for 2 000;
     where ``ceiling`` is low a low correlation says nothing of the metric.
 
@@ -128,14 +129,16 @@ def validate_sensitivity(
         coords |= sample_coords(evaluation)
     said = {"n_used": len(evaluation), "n_available": len(evaluation), "n_calibration": len(calibration), "seed": seed}
     said |= {"n_tokens": int(objective.weights.sum()), "data": evaluation.fingerprint, "calibration": calibration.fingerprint}
-    return dataset(variables, coords, **said, n_weights=n_weights, notes=notes + _notes(emptied, places))
+    return dataset(variables, coords, **said, n_weights=n_weights, notes=notes + _notes(emptied, places, n_seeds))
 
 
-def _notes(emptied: Emptied, places: Sequence[str]) -> list[str]:
+def _notes(emptied: Emptied, places: Sequence[str], n_seeds: int) -> list[str]:
     """What is missing in the result, and why."""
     notes = []
     if len(emptied.objective.samples) < 2:
         notes.append("one evaluation sample does not say how others differ: there are no intervals")
+    if n_seeds < 2:
+        notes.append("one draw at random does not say how others differ: random has no interval, raise n_seeds=")
     if len(places) < LEAST:
         notes.append(f"there are {len(places)} modules, and a rank correlation of fewer than {LEAST} says nothing: it is NaN")
     broken = list(dict.fromkeys(key[1] for key, losses in emptied.changed.items() if not np.isfinite(losses).all()))

@@ -154,10 +154,11 @@ def test_what_is_missing_is_said():
         "grad_squared has no stability, and its correlation an interval without the noise of the ranking",
         "one evaluation sample does not say how others differ",
     ]
-    assert notes[0].endswith("one sample cannot be split") and len(notes) == 3 and "a loss is no finite number" in notes[2]
+    assert notes[0].endswith("one sample cannot be split") and len(notes) == 4 and "a loss is no finite number" in notes[3]
     few = validate(scope, ts.Samples.tensors(x[:4], y[:4]), ts.Samples.tensors(x[4:], y[4:]), modules="parts.*", **options)
     assert json.loads(few.attrs["tensorscope"])["notes"] == [
-        "there are 3 modules, and a rank correlation of fewer than 4 says nothing: it is NaN"
+        "one draw at random does not say how others differ: random has no interval, raise n_seeds=",
+        "there are 3 modules, and a rank correlation of fewer than 4 says nothing: it is NaN",
     ]
 
 
