@@ -99,7 +99,7 @@ def critical_weights(
     'transformer.wte'
     """
     samples = scope.samples(samples)
-    _check(metric, top, n_probes, per_sample)
+    _check(metric, top, n_probes, per_sample, intervals)
     seed = current().seed if seed is None else seed
     alone = None
     if per_sample:
@@ -139,12 +139,14 @@ def critical_weights(
     return result
 
 
-def _check(metric: str, top: Any, n_probes: Any, per_sample: bool) -> None:
+def _check(metric: str, top: Any, n_probes: Any, per_sample: bool, intervals: Any) -> None:
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}: choose among {', '.join(METRICS)}")
     for name, value in (("top", top), ("n_probes", n_probes)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f"{name} is {value!r}: give a whole number from 1 on")
+    if intervals not in (None, True, False):
+        raise ValueError(f"intervals is {intervals!r}: give True, False, or None, which makes them where the memory allows")
     if per_sample and metric in ("hessian_diag", "magnitude"):
         raise ValueError(f"per_sample=True and metric is {metric!r}: it is for grad_x_weight and grad_squared")
 

@@ -326,6 +326,8 @@ def test_why_there_are_no_intervals(scope, samples):
 
 @pytest.mark.parametrize("options, says", [
     ({"metric": "grad_weight"}, "metric is 'grad_weight': choose among grad_x_weight, grad_squared, hessian_diag, magnitude"),
+    ({"intervals": "no"}, "intervals is 'no': give True, False, or None"),
+    ({"modules": "*.c_atn"}, r"no module or parameter '\*.c_atn': did you mean transformer.h.\d.attn.c_attn"),
     ({"top": 0}, "top is 0: give a whole number from 1 on"),
     ({"top": 10**7}, r"top is 10000000 and there are 16,\d\d\d weights: ask for fewer"),
     ({"top": 7300, "per_layer": True}, r"top is 7300 and layer 0 has 7,\d\d\d weights: ask for fewer"),
