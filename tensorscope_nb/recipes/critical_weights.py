@@ -170,7 +170,7 @@ def _of_weights(
     owners, places = (np.concatenate(parts) for parts in zip(*lists.best.values(), strict=True))
     low_owners, low_places = smallest_beside(found, lists, lambda name: layers[name])
     top, bottom = _Chosen(found, lists.names, owners, places), _Chosen(found, lists.names, low_owners, low_places)
-    _, low, high = halves_interval(top.scores)
+    _, low, high = _interval(top.scores, metric)
     stable = np.concatenate(list(lists.stability.values()))
     rank = np.concatenate([np.arange(1, len(places) + 1) for places, _ in lists.best.values()])
     dims, words, unit = ("weight",), WORDS[metric], loss_unit(scope)
@@ -204,6 +204,12 @@ def _of_weights(
         "module_block": ("weight", np.array([block_of(scope, module) for module in top.modules], dtype=object)),
     }
     return variables, coords
+
+
+def _interval(scores: np.ndarray, metric: Metric) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Only curvature can be negative."""
+    value, low, high = halves_interval(scores)
+    return value, low if metric == "hessian_diag" else np.maximum(low, 0), high
 
 
 def _starts_of_all(scope: Scope) -> np.ndarray:
@@ -245,7 +251,7 @@ def _of_modules(
     most = np.minimum(sizes, [listed[key] for key in keys]) @ belongs
     counts, totals = lists.counts @ belongs, lists.totals @ belongs
     count, count_low, count_high = (np.clip(x, 0, most) for x in halves_interval(counts))
-    total, total_low, total_high = halves_interval(totals)
+    total, total_low, total_high = _interval(totals, metric)
     dims, of, end = ("module",), f"{WORDS[metric]}, summed over its weights", "end of the 95 % interval"
     n, more = "critical weights", "critical weights, as a multiple of what chance gives"
     variables: dict[str, Variable] = {

@@ -189,6 +189,16 @@ def test_a_masked_model_is_ranked_on_the_samples_that_came():
     assert any("these are the samples that the list was ranked on" in note for note in notes)
 
 
+@pytest.mark.parametrize("metric", ["grad_x_weight", "grad_squared", "hessian_diag"])
+def test_an_interval_holds_nothing_that_cannot_be(metric):
+    """Of 3 samples, in 2 groups, an interval is 12.7 times as wide as the halves differ."""
+    scope, samples, _a, _w = quadratic(d=6, n=3, convex=False)
+    found = critical_weights(scope, samples, metric=metric, top=6, n_probes=2)
+    lows = np.append(found["sensitivity_ci_low"], found["total_ci_low"])
+    assert (lows.min() < 0) if metric == "hessian_diag" else (lows.min() == 0)
+    assert (found["sensitivity_ci_low"] <= found["sensitivity"]).all() and (found["total_ci_low"] <= found["total"]).all()
+
+
 def test_squares_are_taken_per_sample():
     """Two samples whose gradients cancel: the squared gradient of the batch is zero, and the Fisher is not."""
     scope, samples, _a, w = quadratic(d=6, n=2)
