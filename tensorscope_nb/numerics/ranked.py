@@ -36,7 +36,7 @@ class Largest:
             above, equal = (chosen > least).nonzero()[:, 0], (chosen == least).nonzero()[:, 0]
             kept = torch.cat([above, equal[: self.k - len(above)]]).sort().values
             new, chosen = new[kept], chosen[kept]
-        both = torch.cat([self.values.to(chosen), chosen])
+        both = torch.cat([self.values.to(chosen.device), chosen])  # in the wider precision of the two
         order = torch.sort(both, descending=True, stable=True).indices[: self.k]
         self.values = both[order]
         self.places = torch.cat([self.places.to(new), new + start])[order]

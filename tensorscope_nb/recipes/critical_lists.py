@@ -27,7 +27,7 @@ class Lists:
 
 
 def largest_of(found: Sensitivity, k: int, list_of: ListOf) -> Lists:
-    """One pass through the weights. Of equal scores the weight that comes first is taken."""
+    """One pass through the weights. Of equal scores the weight that comes first is taken; ValueError for what is no number."""
     names = [name for name in found.sizes if list_of(name) is not None]
     n_rows = len(found.mixing)
     starts = _starts(found, names)
@@ -36,10 +36,12 @@ def largest_of(found: Sensitivity, k: int, list_of: ListOf) -> Lists:
     for i, name in enumerate(names):
         rows = tops.setdefault(list_of(name), [Largest(k) for _ in range(n_rows)])
         for start, scores in found.blocks(name):
-            totals[:, i] += scores.sum(1).double().cpu().numpy()
+            totals[:, i] += scores.sum(1, dtype=torch.float64).cpu().numpy()
             for top, values, peak in zip(rows, scores, scores.amax(1).tolist(), strict=True):
                 if peak > top.bound:
                     top.add(values, starts[i] + start)
+        if not np.isfinite(totals[:, i]).all():
+            raise ValueError(f"the scores of {name} hold NaN or infinity, which have no rank: look at the weights there")
     best, stability = {}, {}
     counts = np.zeros((n_rows, len(names)), dtype=np.int64)
     for key, rows in tops.items():

@@ -33,6 +33,7 @@ class Emptied:
 
     def steps(self) -> Iterator[None]:
         model, parts = self.objective.scope.model, self.objective.parts(self._chunk)
+        self.objective.check_apart(parts[0])
         losses = self.objective.by_sample(parts)
         check_finite(losses, self.objective.samples, model)
         self.losses = losses.numpy()

@@ -16,6 +16,7 @@ from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.curvature import Curvature
 from tensorscope_nb.sweep.faults import too_much
+from tensorscope_nb.sweep.forms import widened
 from tensorscope_nb.sweep.measure import ByGroup, SquaresBy, SumsBy
 from tensorscope_nb.sweep.objective import Objective
 from tensorscope_nb.sweep.reducers import Reducer, Sums
@@ -31,8 +32,15 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 BLOCK = 2**16  # weights scored at a time: with all halves they fit into the caches
 
 Score = Callable[[Tensor, Tensor], Tensor]
+
+
+def grad_x_weight(g: Tensor, w: Tensor) -> Tensor:
+    """|g w|."""
+    return (g * w).abs()
+
+
 SCORES: dict[str, Score] = {
-    "grad_x_weight": lambda g, w: (g * w).abs(),
+    "grad_x_weight": grad_x_weight,
     "grad_squared": lambda f, w: f,
     "hessian_diag": lambda h, w: h,
     "magnitude": lambda _, w: w.abs(),
@@ -57,11 +65,29 @@ class Sensitivity:
     mixing: Tensor  # (1 + 2 splits, groups)
     n_used: int
     said: Mapping[str, Any]
-    by_sample: tuple[Samples, Mapping[str, np.ndarray]] | None = None  # {module: the score of each sample alone, summed}
 
     @property
     def n_splits(self) -> int:
         return len(self.mixing) // 2
+
+    @property
+    def n_groups(self) -> int:
+        return self.mixing.shape[1]
+
+    @property
+    def why_whole(self) -> str:
+        """Why there are no halves, where there are none."""
+        if self.metric == "magnitude":
+            return "the weights are what they are, and nothing was sampled"
+        unit, n = ("probe", self.said["n_probes"]) if self.metric == "hessian_diag" else ("sample", self.n_used)
+        if self.n_groups > 1:
+            return f"not each of the {self.n_groups} groups of {unit}s has one that is done"
+        if n < 2:
+            return f"one {unit} cannot be split"
+        return (
+            f"the sums of the groups of {unit}s would take more than the memory option allows (raise ts.options(memory=…), or "
+            "choose fewer modules=)"
+        )
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -74,24 +100,26 @@ class Sensitivity:
 
     def blocks(self, name: str) -> Iterator[tuple[int, Tensor]]:
         """The scores of the weights of a parameter, (1 + 2 splits, some of them), and the first one's place in it."""
-        for start in range(0, self.parameters[name].nelement(), BLOCK):
-            yield start, self.scores(name, slice(start, start + BLOCK))
+        weights = self.parameters[name].flatten()  # of one that lies in memory otherwise this is a copy: one for all blocks
+        for start in range(0, len(weights), BLOCK):
+            at = slice(start, start + BLOCK)
+            yield start, self._made(SCORES[self.metric], name, weights[at], at)
 
-    def scores(self, name: str, at: slice | Tensor) -> Tensor:
+    def scores(self, name: str, at: Tensor) -> Tensor:
         """(1 + 2 splits, weights)."""
-        return self._made(SCORES[self.metric], name, at)
+        return self._made(SCORES[self.metric], name, self.parameters[name].flatten()[at], at)
 
     def increases(self, name: str, at: Tensor) -> Tensor | None:
         """(1 + 2 splits, weights): the predicted increase of the loss when one of these weights alone is set to zero."""
         made = INCREASES.get(self.metric)
-        return None if made is None else self._made(made, name, at)
+        return None if made is None else self._made(made, name, self.parameters[name].flatten()[at], at)
 
-    def _made(self, of: Score, name: str, at: slice | Tensor) -> Tensor:
-        weights = self.parameters[name].reshape(-1)[at]
+    def _made(self, of: Score, name: str, weights: Tensor, at: slice | Tensor) -> Tensor:
+        weights = widened(weights)
         if name not in self.sums:
             return of(weights, weights)[None]
-        sums = self.sums[name].flatten(1)[:, at]  # in single precision, where the weights are in half
-        return of(self.mixing.to(sums) @ sums, weights.to(sums))
+        sums = self.sums[name].reshape(self.n_groups, self.sizes[name])  # wider than the weights where those are halves
+        return of(self.mixing.to(sums) @ sums[:, at], weights)
 
 
 Asked = Generator[Any, Any, Sensitivity]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from tensorscope_nb.numerics.agreement import chance, jaccard, overlap_p
 from tensorscope_nb.numerics.crossed import crossed_ratio_interval
 from tensorscope_nb.numerics.intervals import ratio_interval
-from tensorscope_nb.numerics.predictive import predictive, rank_correlation
+from tensorscope_nb.numerics.predictive import LEAST, predictive, rank_correlation
 from tensorscope_nb.recipes.critical_lists import Lists, largest_of
 from tensorscope_nb.recipes.dataset import Variable, dataset, loss_unit, sample_coords
 from tensorscope_nb.recipes.emptied import Emptied, Weights
@@ -19,6 +19,7 @@ from tensorscope_nb.recipes.modules import module_coords
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.recipes.sensitivity import METRICS, Metric, Sensitivity, sensitivity
 from tensorscope_nb.recipes.training import generator
+from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.objective import Objective
 from tensorscope_nb.sweep.work import Work
@@ -72,7 +73,8 @@ def validate_sensitivity(
     ``per_sample`` also ``[sample, metric, module] measured_by_sample``.
     Errors: ValueError where calibration and evaluation share a sample, or a metric is unknown. Cost: of each metric what
     ``critical_weights`` costs, and a forward of the evaluation samples for each metric and module, and for each draw and module.
-    How to read it: compare ``measured`` with ``random`` before looking at correlations. When not to trust it: modules differ in
+    How to read it: compare ``measured`` with ``random`` before looking at correlations (in a module that has no more than
+    ``per_module`` weights they are the same). When not to trust it: modules differ in
     size and kind, and any measure that knows the kinds correlates; what holds for zeroing 20 weights need not hold for 2 000;
     where ``ceiling`` is low a low correlation says nothing of the metric.
 
@@ -88,26 +90,31 @@ def validate_sensitivity(
     names = _checked(metrics, per_module=per_module, top=top, n_seeds=n_seeds, n_probes=n_probes)
     _check_apart(calibration, evaluation)
     seed = current().seed if seed is None else seed
-    objective = Objective(scope, evaluation, modules=modules, reduction="sum")
-    n_weights = sum(p.nelement() for p in objective.chosen.values())
+    objective = Objective(scope, evaluation, reduction="sum", differentiable=False)
+    sizes = {name: p.nelement() for name, p in chosen_parameters(scope, modules).items()}
+    n_weights = sum(sizes.values())
     if top > n_weights:
         raise ValueError(f"top is {top} and there are {n_weights:,} weights: ask for fewer")
     sets: dict[tuple, Weights] = {}
     scores: dict[tuple, tuple[float, np.ndarray]] = {}
     listed: dict[str, set[tuple[int, int]]] = {}
-    stability = []
+    stability, notes = [], []
     options: dict[str, Any] = {"n_probes": n_probes, "seed": seed, "modules": modules, "chunk": chunk, "progress": progress}
     for metric in names:
         found = yield from sensitivity(scope, calibration, metric, intervals=None, **options)
         whole = largest_of(found, top, lambda _: 0)
         listed[metric] = set(zip(*(each.tolist() for each in whole.best[0]), strict=True))
         stability.append(float(np.mean(whole.stability[0])))
+        if not found.n_splits and metric != "magnitude":
+            notes.append(
+                f"{metric} has no stability, and its correlation an interval without the noise of the ranking: {found.why_whole}"
+            )
         own = largest_of(found.whole, per_module, lambda name: name.rpartition(".")[0])
         for module in own.best:
             sets[metric, module] = _weights(own, module)
             scores[metric, module] = _sums(found, sets[metric, module])
     places = [key[1] for key in sets if key[0] == names[0]]
-    sets |= _at_random(scope, objective, places, per_module, n_seeds, seed)
+    sets |= _at_random(sizes, places, per_module, n_seeds, seed)
     emptied = Emptied(objective, sets, chunk)
     yield Work(emptied, "emptied models", progress, least=len(sets) + 1)
     variables = _of_modules(scope, emptied, names, places, scores, n_seeds)
@@ -122,13 +129,31 @@ def validate_sensitivity(
         coords |= sample_coords(evaluation)
     said = {"n_used": len(evaluation), "n_available": len(evaluation), "n_calibration": len(calibration), "seed": seed}
     said |= {"n_tokens": int(objective.weights.sum()), "data": evaluation.fingerprint, "calibration": calibration.fingerprint}
-    return dataset(variables, coords, **said, n_weights=n_weights)
+    return dataset(variables, coords, **said, n_weights=n_weights, notes=notes + _notes(emptied, places, n_seeds))
+
+
+def _notes(emptied: Emptied, places: Sequence[str], n_seeds: int) -> list[str]:
+    """What is missing in the result, and why."""
+    notes = []
+    if len(emptied.objective.samples) < 2:
+        notes.append("one evaluation sample does not say how others differ: there are no intervals")
+    if n_seeds < 2:
+        notes.append("one draw at random does not say how others differ: random has no interval, raise n_seeds=")
+    if len(places) < LEAST:
+        notes.append(f"there are {len(places)} modules, and a rank correlation of fewer than {LEAST} says nothing: it is NaN")
+    broken = list(dict.fromkeys(key[1] for key, losses in emptied.changed.items() if not np.isfinite(losses).all()))
+    if broken:
+        notes.append(
+            f"without some weights of {', '.join(map(repr, broken))} a loss is no finite number: the increase is inf there, "
+            "without an interval, and the correlations are NaN where such a module takes part"
+        )
+    return notes
 
 
 def _checked(metrics: Any, **numbers: Any) -> list[Metric]:
     given = [metrics] if isinstance(metrics, str) else metrics
     names = list(given) if isinstance(given, Sequence) else []
-    if not names or len(set(names)) < len(names) or any(name not in METRICS for name in names):
+    if not names or any(name not in METRICS for name in names) or len(set(names)) < len(names):
         raise ValueError(f"metrics is {metrics!r}: give some of {', '.join(METRICS)}, each once")
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
@@ -160,12 +185,10 @@ def _sums(found: Sensitivity, weights: Weights) -> tuple[float, np.ndarray]:
     return score, predicted
 
 
-def _at_random(
-    scope: Scope, objective: Objective, modules: Sequence[str], k: int, n_seeds: int, seed: int
-) -> dict[tuple, Weights]:
+def _at_random(sizes: Mapping[str, int], modules: Sequence[str], k: int, n_seeds: int, seed: int) -> dict[tuple, Weights]:
     found: dict[tuple, Weights] = {}
     for module in modules:
-        own = {name: p.nelement() for name, p in objective.chosen.items() if name.rpartition(".")[0] == module}
+        own = {name: size for name, size in sizes.items() if name.rpartition(".")[0] == module}
         ends = np.cumsum(list(own.values()))
         for i in range(n_seeds):
             drawn = torch.randperm(int(ends[-1]), generator=generator(seed, "random", i, module))[:k].numpy()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import difflib
-import fnmatch
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorscope_nb.recipes.recipe import weights_of
+from tensorscope_nb.scope.nearest import nearest
+from tensorscope_nb.scope.reference import parameters_at
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,11 +117,9 @@ class WeightList:
         patterns = [modules] if isinstance(modules, str) else modules
         if not isinstance(patterns, Sequence) or not patterns or not all(isinstance(pattern, str) for pattern in patterns):
             raise ValueError(f"modules is {modules!r}: give a module path, a glob such as '*.mlp.*', or a list of them")
-        known = _Names(scope)
         keep = np.zeros(len(self), dtype=bool)
         for pattern in patterns:
-            chosen = known.matching(pattern)
-            rows = np.isin(self.parameters, list(chosen))
+            rows = np.isin(self.parameters, list(parameters_at(scope.model, pattern)))
             if not rows.any():
                 there = ", ".join(list(dict.fromkeys(self.modules))[:3])
                 raise LookupError(f"no weight of the list is in {pattern!r}: there are some in {there}")
@@ -174,17 +172,9 @@ class _Names:
             raise ValueError(f"{place} is no entry of {own}, whose shape is {tuple(p.shape)}")
         return own, place if isinstance(place, int) else int(np.ravel_multi_index(place, p.shape)) if place else 0
 
-    def matching(self, pattern: str) -> set[str]:
-        """The parameters that a glob of module paths or parameter names finds."""
-        there = {own for name, own in self._own.items() if _matches(pattern, name)}
-        paths = [path for path in self._modules if fnmatch.fnmatchcase(path, pattern)]
-        if not there and not paths:
-            raise LookupError(f"there is no module {pattern!r}: {_nearest(pattern, [*self._modules, *self._own])}")
-        return there
-
     def _of_module(self, name: Any, place: Place) -> str:
         if not isinstance(name, str) or name not in self._modules:
-            raise LookupError(f"there is no parameter or module {name!r}: {_nearest(str(name), [*self._own, *self._modules])}")
+            raise LookupError(f"there is no parameter or module {name!r}: {nearest(str(name), [*self._own, *self._modules])}")
         axes = {n: p.ndim for n, p in self._modules[name].named_parameters(prefix=name, recurse=False, remove_duplicate=False)}
         fitting = [n for n, ndim in axes.items() if isinstance(place, int) or ndim == len(place)]
         if len(fitting) != 1:
@@ -264,15 +254,6 @@ def _place(given: Any) -> Place:
     if all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in each):
         return tuple(map(int, each)) if several else int(each[0])
     raise ValueError(f"{given!r} is no place of a weight: give its indices, such as (3, 17)")
-
-
-def _matches(pattern: str, name: str) -> bool:
-    return any(fnmatch.fnmatchcase(each, pattern) for each in (name, name.rpartition(".")[0]))
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, [each for each in dict.fromkeys(names) if each], cutoff=0.4)
-    return f"did you mean {' or '.join(found)}?" if found else "look at model.named_parameters()"
 
 
 def _tensor(index: np.ndarray) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.forward import check, output_of
 from tensorscope_nb.scope.loss import check_attached, check_finite
+from tensorscope_nb.scope.nearest import nearest
 from tensorscope_nb.scope.state import preserved
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ def per_sample_gradients(
 
 
 def chosen_parameters(scope: Scope, modules: str | Sequence[str] | None) -> dict[str, torch.nn.Parameter]:
-    """The trainable parameters of the modules whose paths match; all where nothing is asked."""
+    """The trainable parameters of the modules whose paths match, or whose own names do; all where nothing is asked.
+
+    A tied weight has several names, and any of them chooses it. Each pattern must name something that is there.
+    """
     trainable = {name: p for name, p in scope.model.named_parameters() if p.requires_grad}
     if not trainable:
         raise ValueError("all parameters are frozen: set requires_grad on those whose gradients you want")
@@ -49,18 +53,22 @@ def chosen_parameters(scope: Scope, modules: str | Sequence[str] | None) -> dict
     patterns = [modules] if isinstance(modules, str) else modules
     if not isinstance(patterns, Sequence) or not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise ValueError(f"modules is {modules!r}: give a module path, a glob such as '*.mlp.*', or a list of them")
-    owners: dict[str, list[str]] = {name: [] for name in trainable}
-    names = {id(p): name for name, p in trainable.items()}
-    for path, module in scope.model.named_modules():  # a tied weight has several, and any of them chooses it
-        for p in module._parameters.values():
-            if id(p) in names:
-                owners[names[id(p)]].append(path)
-    chosen = {
-        name: p
-        for name, p in trainable.items()
-        if any(fnmatch.fnmatchcase(owner, pattern) for owner in owners[name] for pattern in patterns)
-    }
+    chosen = {name for pattern in patterns for name in parameters_at(scope.model, pattern)}
     if not chosen:
-        there = ", ".join(list(dict.fromkeys(path for paths in owners.values() for path in paths))[:3])
-        raise LookupError(f"no trainable parameter is in {', '.join(patterns)}: module paths are such as {there}")
-    return chosen
+        raise LookupError(f"{patterns[0]!r} has no weights itself: for those of the modules in it give '{patterns[0]}.*'")
+    found = {name: p for name, p in trainable.items() if name in chosen}
+    if not found:
+        raise LookupError(f"no trainable parameter is in {', '.join(patterns)}: set requires_grad there, or choose other modules")
+    return found
+
+
+def parameters_at(model: torch.nn.Module, pattern: str) -> set[str]:
+    """The names of the parameters of the modules whose paths match a glob, or, where none does, whose own names do."""
+    own = {id(p): name for name, p in model.named_parameters()}
+    every = {name: own[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
+    found = {known for name, known in every.items() if fnmatch.fnmatchcase(name.rpartition(".")[0], pattern)}
+    found = found or {known for name, known in every.items() if fnmatch.fnmatchcase(name, pattern)}
+    paths = [path for path, _ in model.named_modules(remove_duplicate=False)]
+    if not found and not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
+        raise LookupError(f"there is no module or parameter {pattern!r}: {nearest(pattern, [*paths, *every])}")
+    return found

@@ -163,7 +163,7 @@ class Scope:
         """The gradient of each sample's mean loss, {parameter: (n, *shape)}, one backward per sample.
 
         It is the reference that faster ways are tested against: for small models, or a few ``modules`` (globs of module
-        paths; default: all trainable parameters). Tied weights appear once.
+        paths, or of parameter names; default: all trainable parameters). Tied weights appear once.
 
         >>> import tensorscope_nb as ts
         >>> gradients = ts.load("tiny").per_sample_gradients(["one two", "three four"], "transformer.h.*.attn.c_proj")

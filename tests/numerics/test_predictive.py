@@ -50,6 +50,13 @@ def test_noise_in_the_prediction_widens_the_interval():
     assert sure[0] == unsure[0] == pytest.approx(1) and sure[1] > 0.95 > unsure[1]
 
 
+def test_where_one_sample_says_everything_nothing_is_certain():
+    sums = np.zeros((6, 4))
+    sums[:, 0] = np.arange(6)
+    found = predictive(np.arange(6.0)[None], sums, np.ones(4), 0)
+    assert found[0] == pytest.approx(1) and np.isnan(found[1:4]).all()  # and not [−1, 1] below a ceiling of 0
+
+
 def test_one_sample_has_no_interval():
     found = predictive(np.arange(5.0)[None], np.arange(5.0)[:, None], np.ones(1), 0)
     assert found[0] == pytest.approx(1) and np.isnan(found[1:4]).all()

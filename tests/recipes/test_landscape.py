@@ -413,7 +413,7 @@ def test_it_can_be_looked_at_while_it_grows(scope):
         ({"chunk": 0}, ValueError, "chunk is 0: a pass needs at least 1 sample"),
         ({"reduction": "max"}, ValueError, "reduction is 'max'"),
         ({"modules": "*ln_1"}, LookupError, "leaves biases and norms where they are"),
-        ({"modules": "h.9"}, LookupError, "no trainable parameter is in h.9"),
+        ({"modules": "h.9"}, LookupError, "no module or parameter 'h.9': did you mean transformer.h.1"),
     ],
 )
 def test_bad_options_are_one_clear_line(scope, options, error, says):

@@ -508,7 +508,7 @@ def test_what_changes_nothing_is_an_error_and_never_a_loss_of_zero():
         ({"controls": 3}, ValueError, "controls is 3"),
         ({"n_seeds": 0}, ValueError, "n_seeds is 0"),
         ({"n_seeds": True}, ValueError, "n_seeds is True"),
-        ({"modules": "*.atn.*"}, LookupError, r"there is no module '\*.atn.\*'"),
+        ({"modules": "*.atn.*"}, LookupError, r"there is no module or parameter '\*.atn.\*'"),
         ({"chunk": 0}, ValueError, "chunk is 0"),
         ({"ratio": 1}, TypeError, "perturbation has no option ratio"),
     ],

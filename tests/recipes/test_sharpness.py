@@ -301,7 +301,7 @@ def test_an_error_in_the_backward_leaves_nothing_moved(scope, monkeypatch, error
         ({"ascent_steps": 0}, ValueError, "ascent_steps is 0: give a whole number from 1 on"),
         ({"ascent_steps": 1.5}, ValueError, "ascent_steps is 1.5"),
         ({"chunk": -1}, ValueError, "chunk is -1: a pass needs at least 1 sample"),
-        ({"modules": "h.9"}, LookupError, "no trainable parameter is in h.9"),
+        ({"modules": "h.9"}, LookupError, "no module or parameter 'h.9': did you mean transformer.h.1"),
     ],
 )
 def test_bad_options_are_one_clear_line(scope, options, error, says):

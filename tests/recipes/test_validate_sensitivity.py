@@ -94,8 +94,8 @@ def test_of_a_quadratic_half_of_the_first_order_happens():
 
 
 def test_random_weights_are_another_choice_for_each_draw_and_stay_in_their_module(scope):
-    objective = module.Objective(scope, tokens(2, 0), reduction="sum")
-    sets = module._at_random(scope, objective, ["transformer.h.1.mlp.c_fc", "transformer.ln_f"], 7, 3, 0)
+    sizes = {name: p.nelement() for name, p in scope.model.named_parameters()}
+    sets = module._at_random(sizes, ["transformer.h.1.mlp.c_fc", "transformer.ln_f"], 7, 3, 0)
     seen = set()
     for (_, name, _), weights in sets.items():
         chosen = [(parameter, i) for parameter, places in weights for i in places]
@@ -118,7 +118,52 @@ def test_equal_seeds_are_equal_and_what_is_said(scope):
     assert said["data"] == tokens(3, 2).fingerprint and said["calibration"] == tokens(4, 1).fingerprint and said["n_tokens"] == 24
 
 
+def test_half_precision_is_validated_by_its_losses():
+    scope = ts.Scope(random_gpt2().bfloat16())
+    found = validate(scope, tokens(4, 1), tokens(3, 2), per_module=3, top=5, metrics=("grad_squared", "magnitude"), n_seeds=1)
+    assert (found["n_changed"] == found["n_chosen"]).all() and np.isfinite(found["measured"]).all()
+    model = copy.deepcopy(scope.model)
+    name = "transformer.h.1.mlp.c_fc"
+    ranked = ts.recipes.critical_weights(scope, tokens(4, 1), metric="grad_squared", top=3, modules=name)
+    for parameter, index in zip(ranked["parameter_name"].values, ranked["index"].values, strict=True):
+        model.get_parameter(parameter).data.view(-1)[int(index)] = 0
+    increase = loss(ts.Scope(model), tokens(3, 2)) - loss(scope, tokens(3, 2))
+    assert np.isclose(float(found["measured"].sel(metric="grad_squared", module=name)), increase, atol=1e-6) and increase
+
+
+class Quotient(torch.nn.Module):
+    """Without its divisor there is no loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = torch.nn.ModuleList([torch.nn.Linear(4, 3) for _ in range(3)])
+        self.by = torch.nn.Parameter(torch.tensor([2.0]))
+
+    def forward(self, x):
+        return sum(part(x) for part in self.parts) / self.by
+
+
+def test_what_is_missing_is_said():
+    x, y = torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.arange(9) % 3
+    options = {"metrics": ("grad_squared", "magnitude"), "per_module": 2, "top": 4, "n_seeds": 1}
+    scope = ts.Scope(Quotient())
+    found = validate(scope, ts.Samples.tensors(x[:1], y[:1]), ts.Samples.tensors(x[1:2], y[1:2]), **options)
+    assert np.isnan(found["spearman"]).all() and np.isposinf(found["measured"].sel(module="")).all()
+    notes = json.loads(found.attrs["tensorscope"])["notes"]
+    assert [note.partition(":")[0] for note in notes[:2]] == [
+        "grad_squared has no stability, and its correlation an interval without the noise of the ranking",
+        "one evaluation sample does not say how others differ",
+    ]
+    assert notes[0].endswith("one sample cannot be split") and len(notes) == 4 and "a loss is no finite number" in notes[3]
+    few = validate(scope, ts.Samples.tensors(x[:4], y[:4]), ts.Samples.tensors(x[4:], y[4:]), modules="parts.*", **options)
+    assert json.loads(few.attrs["tensorscope"])["notes"] == [
+        "one draw at random does not say how others differ: random has no interval, raise n_seeds=",
+        "there are 3 modules, and a rank correlation of fewer than 4 says nothing: it is NaN",
+    ]
+
+
 @pytest.mark.parametrize("options, says", [
+    ({"metrics": [["magnitude"]]}, r"metrics is \[\['magnitude'\]\]: give some of"),
     ({"metrics": ("taylor",)}, r"metrics is \('taylor',\): give some of grad_x_weight, grad_squared, hessian_diag, magnitude"),
     ({"metrics": ()}, r"metrics is \(\): give some of"),
     ({"per_module": 0}, "per_module is 0: give a whole number from 1 on"),

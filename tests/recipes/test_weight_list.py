@@ -138,7 +138,7 @@ def test_modules_are_globs_of_paths_and_of_names(scope):
         (
             "transformer.h.0.atn.c_attn",
             LookupError,
-            "no module 'transformer.h.0.atn.c_attn': did you mean transformer.h.0.attn.c_attn",
+            "no module or parameter 'transformer.h.0.atn.c_attn': did you mean transformer.h.0.attn.c_attn",
         ),
         (
             "transformer.h.1.attn.c_attn",

@@ -206,8 +206,18 @@ def test_per_sample_gradients_of_chosen_modules():
     scope = ts.Scope(random_gpt2())
     found = scope.per_sample_gradients(IDS, "transformer.h.*.attn.c_attn")
     assert list(found) == [f"transformer.h.{i}.attn.c_attn.{kind}" for i in range(2) for kind in ("weight", "bias")]
-    with pytest.raises(LookupError, match=r"no trainable parameter is in h.0: module paths are such as transformer.wte"):
-        scope.per_sample_gradients(IDS, "h.0")
+    assert list(scope.per_sample_gradients(IDS, ["transformer.h.1.ln_1.bias", "lm_head"])) == [  # one by one; tied, by any name
+        "transformer.wte.weight", "transformer.h.1.ln_1.bias",
+    ]  # fmt: skip
+    for wrong, says in {
+        "h.0": "there is no module or parameter 'h.0': did you mean transformer.h.0 or transformer.h.1?",
+        "*.c_atn": r"there is no module or parameter '\*.c_atn': did you mean transformer.h.0.attn.c_attn",
+        "transformer.h.0": r"'transformer.h.0' has no weights itself: for those of the modules in it give 'transformer.h.0.\*'",
+    }.items():
+        with pytest.raises(LookupError, match=says):
+            scope.per_sample_gradients(IDS, wrong)
+    with pytest.raises(LookupError, match=r"there is no module or parameter 'transformer.wtee': did you mean transformer.wte"):
+        scope.per_sample_gradients(IDS, ["transformer.wpe", "transformer.wtee"])  # one of two is misspelt
     for p in scope.model.parameters():
         p.requires_grad_(False)
     with pytest.raises(ValueError, match="all parameters are frozen"):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tensorscope_nb.sweep import forms, measure
 from tensorscope_nb.sweep.forms import Gradients, Product, Whole, joined
-from tensorscope_nb.sweep.measure import Elementwise
+from tensorscope_nb.sweep.measure import Elementwise, SquaresBy, SumsBy
 from tensorscope_nb.sweep.paired import products
 
 
@@ -16,7 +16,13 @@ def _cube(g, w):
     return (g * w).abs() ** 3
 
 
+GROUPS = [{"0", "2"}, {"1", "3", "4"}, set()]
 WANTS = ["total", "rows", "columns", "sum", "squares", "gram", Elementwise(_cube, "weight"), Elementwise(_cube, "sample")]
+WANTS += [SumsBy(GROUPS), SquaresBy(GROUPS)]
+
+
+def _of(group, dense):
+    return [i for i in range(len(dense)) if str(i) in group]
 
 
 def expected(dense, weight, other=None):
@@ -30,10 +36,12 @@ def expected(dense, weight, other=None):
         "gram": flat @ second.T,
         WANTS[6]: _cube(dense, weight).sum(0),
         WANTS[7]: _cube(dense, weight).sum((1, 2)),
+        WANTS[8]: torch.stack([dense[_of(group, dense)].sum(0) for group in GROUPS]),
+        WANTS[9]: torch.stack([(dense[_of(group, dense)] ** 2).sum(0) for group in GROUPS]),
     }
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     kind=st.sampled_from(["product", "lookup", "whole", "tied", "called twice", "all", "nothing"]),
     n=st.integers(1, 5),
@@ -48,7 +56,7 @@ def test_what_is_measured_is_what_the_gradients_say(kind, n, terms, shape, wants
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forms, "BLOCK_BYTES", block)
         patch.setattr(forms, "SIDE", 3)
-        found = measure.measure(gradients, wants)
+        found = measure.measure(gradients, wants, [str(i) for i in range(n)])
     assert found.keys() == set(wants)
     truth = expected(dense, gradients.weight)
     for want in wants:

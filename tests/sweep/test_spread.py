@@ -23,6 +23,7 @@ RECIPES = [
     ts.recipes.fisher_spectrum.using(per_sample=True),
     ts.recipes.fisher_importance.using(per_sample=True, sample_unit="token"),
     ts.recipes.taylor_importance.using(variant="squared", per_sample=True),
+    ts.recipes.critical_weights.using(top=9, per_sample=True),
 ]
 
 
