@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tensorscope_nb.numerics.agreement import chance, jaccard, overlap_p
-from tensorscope_nb.numerics.crossed import crossed_ratio_interval
-from tensorscope_nb.numerics.intervals import ratio_interval
-from tensorscope_nb.numerics.predictive import LEAST, predictive, rank_correlation
+from tensorscope_nb.numerics.predictive import LEAST
 from tensorscope_nb.recipes.critical_lists import Lists, largest_of
-from tensorscope_nb.recipes.dataset import Variable, dataset, loss_unit, sample_coords
+from tensorscope_nb.recipes.dataset import dataset, loss_unit, sample_coords
 from tensorscope_nb.recipes.emptied import Emptied, Weights
 from tensorscope_nb.recipes.modules import module_coords
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.recipes.sensitivity import METRICS, Metric, Sensitivity, sensitivity
 from tensorscope_nb.recipes.training import generator
+from tensorscope_nb.recipes.validation_result import KINDS, of_metrics, of_modules, of_pairs
 from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.objective import Objective
@@ -68,14 +66,17 @@ def validate_sensitivity(
     spearman_ci_high`` (95 %, of what as many samples show of these modules: by resampling the evaluation samples, with the
     predictions of halves of the calibration), ``ceiling`` (the correlation that a perfect prediction would have, as halves of
     the evaluation samples order the modules: below it, noise in what is measured hides the answer), ``p_value`` (of modules in
-    any order, one-sided), ``spearman_sensitivity, stability`` (of the list, as in ``critical_weights``). ``[metric_a,
+    any order, one-sided), ``spearman_sensitivity, stability`` (of the list, as in ``critical_weights``).
+    ``[metric, kind] spearman_within, spearman_sensitivity_within``: the same over matrices alone and over norms alone,
+    ``[kind] n_modules`` of them. ``[metric_a,
     metric_b] jaccard, chance, overlap_p_value`` (that random lists share as much). Scalar ``baseline_loss``. With
     ``per_sample`` also ``[sample, metric, module] measured_by_sample``.
     Errors: ValueError where calibration and evaluation share a sample, or a metric is unknown. Cost: of each metric what
     ``critical_weights`` costs, and a forward of the evaluation samples for each metric and module, and for each draw and module.
     How to read it: compare ``measured`` with ``random`` before looking at correlations (in a module that has no more than
     ``per_module`` weights they are the same). When not to trust it: modules differ in
-    size and kind, and any measure that knows the kinds correlates; what holds for zeroing 20 weights need not hold for 2 000;
+    size and kind, and any measure that knows the kinds correlates over all of them (a norm is small, and much hangs on its
+    weights): believe what holds within kinds too; what holds for zeroing 20 weights need not hold for 2 000;
     where ``ceiling`` is low a low correlation says nothing of the metric.
 
     >>> import tensorscope_nb as ts
@@ -117,9 +118,11 @@ def validate_sensitivity(
     sets |= _at_random(sizes, places, per_module, n_seeds, seed)
     emptied = Emptied(objective, sets, chunk)
     yield Work(emptied, "emptied models", progress, least=len(sets) + 1)
-    variables = _of_modules(scope, emptied, names, places, scores, n_seeds)
-    variables |= _of_metrics(emptied, names, places, scores, stability, seed) | _of_pairs(names, listed, n_weights, top)
-    coords: dict[str, Any] = {"metric": names, "metric_a": names, "metric_b": names} | module_coords(scope, places)
+    variables = of_modules(scope, emptied, names, places, scores, n_seeds)
+    variables |= of_metrics(scope, emptied, names, places, scores, stability, seed) | of_pairs(names, listed, n_weights, top)
+    coords: dict[str, Any] = {"metric": names, "metric_a": names, "metric_b": names, "kind": list(KINDS)} | module_coords(
+        scope, places
+    )
     if per_sample:
         by_sample = np.array([[emptied.increases((metric, module)) for module in places] for metric in names])
         words = "increase of the sample's loss without the weights"
@@ -198,74 +201,3 @@ def _at_random(sizes: Mapping[str, int], modules: Sequence[str], k: int, n_seeds
                 (name, np.sort(drawn[owners == j] - starts[j])) for j, name in enumerate(own) if (owners == j).any()
             ]
     return found
-
-
-def _of_modules(
-    scope: Scope, emptied: Emptied, names: Sequence[str], modules: Sequence[str], scores: dict, n_seeds: int
-) -> dict[str, Variable]:
-    terms = emptied.objective.weights.numpy()
-
-    def interval(differences: np.ndarray) -> tuple[float, float, float]:
-        """Of (samples,), or (samples, draws)."""
-        sums = differences * (terms if differences.ndim == 1 else terms[:, None])
-        if not np.isfinite(sums).all():
-            return float(sums.sum() / terms.sum() / (sums.size / len(terms))), np.nan, np.nan
-        return ratio_interval(sums, terms) if sums.ndim == 1 else crossed_ratio_interval(sums, terms)
-
-    measured = np.array([[interval(emptied.increases((metric, module))) for module in modules] for metric in names])
-    draws = [np.stack([emptied.increases(("random", module, i)) for i in range(n_seeds)], 1) for module in modules]
-    random = np.array([interval(each) for each in draws])
-    score = np.array([[(scores[metric, module][0], scores[metric, module][1][0]) for module in modules] for metric in names])
-    n_changed = [[emptied.n_changed[metric, module] for module in modules] for metric in names]
-    chosen = [sum(len(index) for _, index in emptied.sets[names[0], module]) for module in modules]
-    unit, words, end = loss_unit(scope), "increase of the loss", "end of the 95 % interval"
-    dims = ("metric", "module")
-    return {
-        "measured": (dims, measured[..., 0], f"measured {words}", unit),
-        "ci_low": (dims, measured[..., 1], f"measured {words}, lower {end}", unit),
-        "ci_high": (dims, measured[..., 2], f"measured {words}, upper {end}", unit),
-        "predicted": (dims, score[..., 1], f"predicted {words}", unit),
-        "sensitivity": (dims, score[..., 0], "sum of the metric over the weights", ""),
-        "n_changed": (dims, n_changed, "weights whose stored value differs", "weights"),
-        "random": (("module",), random[:, 0], f"{words} without as many at random", unit),
-        "random_ci_low": (("module",), random[:, 1], f"{words} without as many at random, lower {end}", unit),
-        "random_ci_high": (("module",), random[:, 2], f"{words} without as many at random, upper {end}", unit),
-        "n_chosen": (("module",), chosen, "weights set to zero", "weights"),
-        "baseline_loss": ((), float(emptied.losses @ terms / terms.sum()), "loss of the whole model", unit),
-    }
-
-
-def _of_metrics(
-    emptied: Emptied, names: Sequence[str], modules: Sequence[str], scores: dict, stability: list[float], seed: int
-) -> dict[str, Variable]:
-    terms = emptied.objective.weights.numpy()
-    found = []
-    for metric in names:
-        sums = np.array([emptied.increases((metric, module)) * terms for module in modules])
-        score = np.array([scores[metric, module][0] for module in modules])
-        predicted = np.array([scores[metric, module][1] for module in modules]).T
-        agreement = predictive(predicted, sums, terms, seed)
-        size = rank_correlation(score, np.abs(sums.sum(1)))
-        found.append((*agreement, size))
-    columns = np.array(found).T
-    dims, words, end = ("metric",), "rank correlation of predicted with measured", "end of the 95 % interval"
-    return {
-        "spearman": (dims, columns[0], words, ""),
-        "spearman_ci_low": (dims, columns[1], f"{words}, lower {end}", ""),
-        "spearman_ci_high": (dims, columns[2], f"{words}, upper {end}", ""),
-        "ceiling": (dims, columns[3], f"{words} that a perfect prediction would have", ""),
-        "p_value": (dims, columns[4], "p of a correlation as high with modules in any order", ""),
-        "spearman_sensitivity": (dims, columns[5], "rank correlation of the metric with the size of what is measured", ""),
-        "stability": (dims, stability, "share of the list that halves of the calibration samples list too", ""),
-    }
-
-
-def _of_pairs(names: Sequence[str], listed: dict[str, set], n: int, k: int) -> dict[str, Variable]:
-    dims = ("metric_a", "metric_b")
-    index = [[jaccard(listed[a], listed[b]) for b in names] for a in names]
-    p = [[overlap_p(n, k, len(listed[a] & listed[b])) if a != b else np.nan for b in names] for a in names]
-    return {
-        "jaccard": (dims, index, f"Jaccard index of the lists of {k} weights", ""),
-        "chance": (dims, np.full((len(names),) * 2, chance(n, k)), "Jaccard index of two random lists, expected", ""),
-        "overlap_p_value": (dims, p, "p of as many in common, of random lists", ""),
-    }

@@ -130,8 +130,8 @@ class LossRule:
         if not isinstance(losses, torch.Tensor) or losses.shape != (len(samples),):
             came = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
             raise ValueError(
-                f"loss= returned {came} for {len(samples)} samples: return one loss per sample, shape ({len(samples)},), as losses "
-                "of torch do with reduction='none'"
+                f"loss= returned {came} for {len(samples)} samples: return one loss per sample, shape "
+                f"({len(samples)},), as those of torch are with reduction='none'"
             )
         return losses
 

@@ -64,6 +64,15 @@ def test_correlations_are_those_of_the_columns(scope, found):
         size = spearmanr(row["sensitivity"], abs(row["measured"])).statistic
         assert np.isclose(float(row["spearman_sensitivity"]), size)
         assert float(row["spearman_ci_low"]) <= float(row["spearman"]) <= float(row["spearman_ci_high"])
+        norm = row["module_block"].values == "norm"
+        for kind, own in (("norm", norm), ("matrix", ~norm)):
+            within = spearmanr(row["predicted"][own], row["measured"][own]).statistic
+            assert (
+                np.isclose(float(row["spearman_within"].sel(kind=kind)), within)
+                and int(row["n_modules"].sel(kind=kind)) == own.sum()
+            )
+            within = spearmanr(row["sensitivity"][own], abs(row["measured"][own])).statistic
+            assert np.isclose(float(row["spearman_sensitivity_within"].sel(kind=kind)), within)
     terms = np.array([8, 8, 8, 3, 8, 8, 8, 8])
     mean = (found["measured_by_sample"].values * terms[:, None, None]).sum(0) / terms.sum()
     assert np.allclose(mean, found["measured"])
