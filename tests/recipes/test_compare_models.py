@@ -10,6 +10,7 @@ from tiny_models import bigram_gpt2, random_gpt2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
+from unequal_sizes import half_width
 
 import tensorscope_nb as ts
 
@@ -112,12 +113,11 @@ def test_differences_are_paired_by_text():
     bits = found["bits_per_byte_by_sample"].values * n_bytes[:, None]
     apart = bits[:, 0] - bits[:, 1]
     ratio = apart.sum() / n_bytes.sum()
-    error = ((apart - ratio * n_bytes) / n_bytes.mean()).std(ddof=1) / 3
-    t = 2.3060041350333704  # with 8 degrees of freedom
+    half = half_width(apart, n_bytes)
     pair = found.sel(model_a="a", model_b="b")
     assert math.isclose(pair["difference"], ratio, rel_tol=1e-9)
-    assert math.isclose(pair["difference_ci_low"], ratio - t * error, rel_tol=1e-9)
-    assert math.isclose(pair["difference_ci_high"], ratio + t * error, rel_tol=1e-9)
+    assert math.isclose(pair["difference_ci_low"], ratio - half, rel_tol=1e-9)
+    assert math.isclose(pair["difference_ci_high"], ratio + half, rel_tol=1e-9)
     turned = found.sel(model_a="b", model_b="a")
     assert turned["difference"] == -pair["difference"] and math.isclose(turned["difference_ci_low"], -pair["difference_ci_high"])
     assert np.allclose(found["bits_per_byte"], bits.sum(0) / n_bytes.sum())

@@ -12,6 +12,7 @@ from listed import critical
 from quadratic_model import quadratic
 from tiny_models import random_gpt2
 from torch import nn
+from unequal_sizes import half_width
 
 import tensorscope_nb as ts
 from tensorscope_nb.recipes.recipe import run_together
@@ -332,19 +333,16 @@ def test_intervals_need_two_replicates_only_where_they_differ():
     assert one["ci_low"].isnull().all() and "one sample does not say" in notes(one)
 
 
-def test_the_paired_interval_is_the_one_of_the_linearised_differences():
-    from scipy.stats import t
-
+def test_the_paired_interval_is_that_of_the_ratio_of_the_differences():
     scope, samples = language()
     found = perturbation(scope, samples, ranked(scope, samples), n_seeds=2, per_sample=True)
     terms = scope.rule.n_terms(samples).double().numpy()
     each = found["loss_increase_by_sample"].sel(ratio=1.0)
     difference = (each.sel(selection="top") - each.sel(selection="bottom")).values * terms
     ratio = difference.sum() / terms.sum()
-    error = ((difference - ratio * terms) / terms.mean()).std(ddof=1) / np.sqrt(len(terms))
     here = found.sel(control="bottom", ratio=1.0)
     assert float(here["excess"]) == pytest.approx(ratio)
-    assert float(here["excess_ci_high"]) == pytest.approx(ratio + t.ppf(0.975, len(terms) - 1) * error)
+    assert float(here["excess_ci_high"]) == pytest.approx(ratio + half_width(difference, terms))
 
 
 def test_a_broken_model_has_an_infinite_loss_and_no_interval():
