@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import time
 from collections.abc import Callable, Sequence
@@ -119,6 +120,15 @@ def check_along(members: Members, recipe: Recipe) -> None:
     if recipe.missing:
         asked = ", ".join(f"{name}=…" for name in recipe.missing)
         raise ValueError(f"{recipe.name} takes samples of its own: run ts.recipes.{recipe.name}.using({asked})")
+
+
+def check_given(recipe: Recipe) -> None:
+    """Raises where a recipe lacks what the samples of a study do not give it, such as the weights of ``perturbation``."""
+    first = list(inspect.signature(recipe.function).parameters)[1:2]  # what the samples are given as
+    lacks = [name for name in recipe.missing if name not in ("samples", *first)]
+    if lacks and not recipe.compares:
+        asked = ", ".join(f"{name}=…" for name in lacks)
+        raise ValueError(f"{recipe.name} takes more than samples: run ts.recipes.{recipe.name}.using({asked})")
 
 
 def _one(

@@ -29,6 +29,15 @@ def all_is_heard(monkeypatch):
     monkeypatch.setattr(progress, "PER_SECOND", 10**9)
 
 
+def test_a_recipe_that_takes_more_than_samples_says_what():
+    study = ts.Study(ts.Scope(random_gpt2()), IDS)
+    for use in (study.run, study.plan):
+        with pytest.raises(
+            ValueError, match=r"perturbation takes more than samples: run ts.recipes.perturbation.using\(weights=…\)"
+        ):
+            use(ts.recipes.perturbation)
+
+
 class Heard:
     """Stands in for a view that is open on the study."""
 
