@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def perturbation(
     samples = scope.samples(samples)
     how = disturbance(method, sigma, relative_to, factor, bit)
     at, chosen = _ratios(ratios), _controls(controls)
-    if isinstance(n_seeds, bool) or not isinstance(n_seeds, int) or n_seeds < 1:
+    if isinstance(n_seeds, bool) or not isinstance(n_seeds, Integral) or n_seeds < 1:
         raise ValueError(f"n_seeds is {n_seeds!r}: give how many replicates to draw, from 1 on")
     listed = WeightList.read(scope, weights, bottom)
     top = listed.inside(scope, modules)
@@ -112,7 +113,7 @@ def perturbation(
         )
     counts = [max(1, round(ratio * len(top))) for ratio in at]
     seed = current().seed if seed is None else seed
-    design = Design(top, listed, counts, chosen, how, n_seeds, seed, second_order)
+    design = Design(top, listed, counts, chosen, how, int(n_seeds), seed, second_order)
     measured = Objective(scope, samples, reduction="sum", differentiable=False)
     perturbed = Perturbed(scope, measured, design, chunk)
     yield Work(perturbed, "changed models", progress, least=2)

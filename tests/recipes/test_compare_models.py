@@ -138,7 +138,10 @@ def test_long_texts_take_windows_and_count_as_texts(stride):
     tokenizer = words(LETTERS, **START)
     scope = random_model(tokenizer)
     texts = letters(5, low=30, high=70)
-    with pytest.raises(ValueError, match=r"the model 'it': sample 'samples-\d' has \d+ tokens and the context .*stride=12"):
+    with pytest.raises(
+        ValueError,
+        match=r"'samples-\d' is \d+ tokens of the model 'it', whose context is 24: .*stride=12\), or give a shorter text",
+    ):
         compare({"it": scope}, texts)
     found = compare({"it": scope}, texts, stride=stride, per_sample=True)
     expected = [scope.perplexity(text, stride=stride, start_token=True) for text in texts]
@@ -377,6 +380,7 @@ CHARACTERS = words(LETTERS, **START)
         (lambda s: compare({"a": s}, []), ValueError, "there are no texts"),
         (lambda s: compare({"a": s}, ["ab", ""]), ValueError, "text 1 is empty: leave it out"),
         (lambda s: compare({"a": s}, ["ab", 3]), TypeError, r"text 1 is a int \('3'\)"),
+        (lambda s: compare({"a": s}, ["ab", "b\ud83da"]), ValueError, r"text 1 has half a character at 1 \('.ud83d'\), which has no bytes"),
         (lambda s: compare({"a": s}, torch.zeros(2, 3)), TypeError, "texts are a Tensor"),
         (lambda s: compare({"a": s}, pd.DataFrame({"words": ["ab"]})), LookupError, "no column 'text': it has words"),
         (lambda s: compare({"a": s}, ts.Samples.tokens(torch.ones(1, 3).long())), ValueError, "sample 'samples-0' has no text"),

@@ -483,6 +483,7 @@ def test_what_changes_nothing_is_an_error_and_never_a_loss_of_zero():
     "options, error, words",
     [
         ({"method": "zeros"}, ValueError, "method is 'zeros': choose 'zero', 'sign_flip'"),
+        ({"method": ["zero"]}, ValueError, r"method is \['zero'\]: choose 'zero'"),
         ({"sigma": 0.2}, ValueError, "sigma= is of method='gaussian', and method is 'zero': leave it out"),
         ({"method": "gaussian", "factor": 2.0}, ValueError, "factor= is of method='scale'"),
         ({"method": "scale", "bit": 3}, ValueError, "bit= is of method='bit_flip'"),
@@ -515,6 +516,21 @@ def test_bad_options_get_one_clear_line(options, error, words):
     scope, samples = language()
     with pytest.raises(error, match=words):
         perturbation(scope, samples, ranked(scope, samples), **options)
+
+
+def test_numbers_may_be_those_of_numpy():
+    scope, samples = language()
+    for method, option in (
+        ("gaussian", {"sigma": np.float32(0.5)}),
+        ("scale", {"factor": np.int64(2)}),
+        ("bit_flip", {"bit": np.int64(3)}),
+    ):
+        plain = {name: value.item() for name, value in option.items()}
+        one, other = (
+            perturbation(scope, samples, ranked(scope, samples), method=method, n_seeds=n, **given)
+            for n, given in ((np.int64(2), option), (2, plain))
+        )
+        np.testing.assert_array_equal(one["loss_increase"], other["loss_increase"])
 
 
 def test_lists_without_controls_say_so():
