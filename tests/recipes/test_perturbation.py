@@ -431,6 +431,24 @@ def test_an_interrupt_keeps_what_is_measured():
     assert np.isfinite(found["ci_low"]).all() and np.isfinite(found["excess_ci_high"]).all()
 
 
+def test_an_interrupt_after_one_replicate_says_why_there_is_no_interval():
+    scope, samples = language()
+    before, changes = bits(scope.model), []
+
+    def stop(module, inputs):
+        changes.append(not same(bits(module), before))
+        if sum(changes) == 4:  # top, random, bottom, and random again
+            signal.raise_signal(signal.SIGINT)
+
+    hook = scope.model.register_forward_pre_hook(stop)
+    with pytest.raises(Unfinished) as ended:
+        perturbation(scope, samples, ranked(scope, samples), n_seeds=4, second_order=False, chunk=6)
+    hook.remove()
+    found = ended.value.results[0]
+    assert found["ci_low"].isnull().sel(ratio=1.0).values.tolist() == [False, True, False]
+    assert "one replicate does not say how others differ" in notes(found) and "n_seeds" not in notes(found)
+
+
 def test_a_study_runs_it_shows_it_growing_and_keeps_it(tmp_path):
     scope, samples = language()
     ranking = ranked(scope, samples)
