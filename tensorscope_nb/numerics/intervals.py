@@ -40,13 +40,39 @@ def _student(values: Array, axis: int) -> tuple[Array, Array, Array]:
 
 
 def ratio_interval(numerator: Array, denominator: Array, level: float = 0.95) -> tuple[float, float, float]:
-    """R = Σ a / Σ b and its Student interval, by the linearised residuals (aᵢ − R bᵢ) / mean(b); NaN ends below 2 units.
+    """R = Σ a / Σ b of units of any sizes b, and its interval; NaN ends below 2 units, and where one unit is all there is.
 
-    Within 2 points of its nominal coverage from 2 units on, where a percentile bootstrap needs about 30.
+    V = Σ (aᵢ − R bᵢ)² / (1 − wᵢ) / (Σ b)², wᵢ = |bᵢ| / Σ |b|: a large unit draws R to itself, so that its residual is small
+    (MacKinnon & White 1985, HC2); Student's t with the degrees of freedom of V (``freedom_of``). With equal sizes that is the
+    Student interval of the mean. It held R in .92 to .99 of cases, from 2 units on, where log sizes vary with σ = 0, .6 and 1.2;
+    the residuals as they are, with n − 1 degrees of freedom, in .82 to .92 with 3 to 10 units of such sizes.
     """
+    from scipy.stats import t
+
     ratio = float(numerator.sum() / denominator.sum())
-    _, low, high = t_interval((numerator - ratio * denominator) / denominator.mean(), level=level)
-    return ratio, ratio + float(low), ratio + float(high)
+    share = np.abs(denominator) / np.abs(denominator).sum()
+    residuals = numerator - ratio * denominator
+    if len(share) < 2:
+        return ratio, np.nan, np.nan
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = np.sqrt((residuals**2 / (1 - share)).sum()) / abs(denominator.sum())
+        half = float(t.ppf(0.5 + level / 2, freedom_of(share)) * error)
+    return ratio, ratio - half, ratio + half
+
+
+def freedom_of(share: Array) -> float:
+    """Degrees of freedom of a variance from the residuals of a mean with weights w (n,), Σ w = 1; n − 1 where they are equal.
+
+    Those of Bell & McCaffrey 2002, (tr G)² / tr G², for units that vary alike; with r = M y the residuals, M = I − 1 wᵀ, and
+    V = Σ cᵢ rᵢ², cᵢ = wᵢ² / (1 − wᵢ), it is G = MᵀCM = C − c wᵀ − w cᵀ + (Σ c) w wᵀ. At least 1.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        c = share**2 / (1 - share)
+        total, along, square = c.sum(), (c * share).sum(), (share**2).sum()
+        trace = total - 2 * along + total * square
+        of_square = (c**2 * (1 - 4 * share)).sum() + 2 * (c**2).sum() * square + 2 * along**2 + total**2 * square**2
+        of_square += 2 * total * (c * share**2).sum() - 4 * total * along * square
+        return float(np.maximum(trace**2 / of_square, 1))
 
 
 def log_t_interval(values: Array, axis: int = 0, level: float = 0.95, least: int = 8) -> tuple[Array, Array, Array]:

@@ -129,6 +129,14 @@ class _Measured:
 def _measured(
     name: str, scope: Scope, reading: Reading, stride: int | None, chunk: int | None, progress: bool | None
 ) -> _Measured:
+    lengths, context = reading.samples[name].lengths, scope.anatomy.context
+    if stride is None and context and int(lengths.max()) > context:
+        i = int(lengths.argmax())
+        known = reading.samples[name].ids[i]
+        raise ValueError(
+            f"{known!r} is {int(lengths[i])} tokens of the model {name!r}, whose context is {context}: read "
+            f"it in windows (stride={max(1, context // 2)}), or give a shorter text"
+        )
     try:
         rows = rows_of(scope, reading.samples[name], stride=stride)
         total, counts = token_losses(scope, rows, chunk=chunk)

@@ -54,7 +54,7 @@ def compare_perturbations(runs: Mapping[str, xr.Dataset]) -> xr.Dataset:
     for run in runs.values():
         for coordinate in set(run.coords) - set(run.dims):
             beside.setdefault(str(coordinate), _Beside(run[coordinate])).add(run[coordinate])
-    kept = [run.drop_vars(beside).drop_attrs(deep=False) for run in runs.values()]
+    kept = [run.drop_vars(beside, errors="ignore").drop_attrs(deep=False) for run in runs.values()]
     options: dict[str, Any] = {"data_vars": "all", "coords": "minimal", "compat": "override", "combine_attrs": "override"}
     found = xr.concat(kept, dim="run", join="outer", **options)
     for dim in set(found.dims) & {"selection", "control", "module", "sample"}:  # in the order in which they came, as before

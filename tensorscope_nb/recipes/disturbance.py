@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
@@ -77,7 +78,7 @@ class Disturbance:
 
 def disturbance(method: Any, sigma: Any, relative_to: Any, factor: Any, bit: Any) -> Disturbance:
     """The method, with its options checked."""
-    if method not in OPTIONS:
+    if method not in list(OPTIONS):
         raise ValueError(f"method is {method!r}: choose {', '.join(map(repr, OPTIONS))}")
     given = {"sigma": sigma, "relative_to": relative_to, "factor": factor, "bit": bit}
     for other, options in OPTIONS.items():
@@ -90,10 +91,10 @@ def disturbance(method: Any, sigma: Any, relative_to: Any, factor: Any, bit: Any
         raise ValueError(f"relative_to is {relative_to!r}: choose 'weight' (|w|) or 'parameter' (its standard deviation)")
     if not _number(factor) or factor == 1:
         raise ValueError(f"factor is {factor!r}: give the number to multiply by, other than 1")
-    if bit is not None and (isinstance(bit, bool) or not isinstance(bit, int) or bit < 0):
+    if bit is not None and (isinstance(bit, bool) or not isinstance(bit, Integral) or bit < 0):
         raise ValueError(f"bit is {bit!r}: give a bit number from 0 (the lowest) on, or None for one at random")
-    return Disturbance(method, float(sigma), relative_to, float(factor), bit)
+    return Disturbance(method, float(sigma), relative_to, float(factor), None if bit is None else int(bit))
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

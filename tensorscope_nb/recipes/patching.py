@@ -117,7 +117,7 @@ def patching(
     (logits, clean samples) that returns (n,). Source: Meng et al. 2022 (causal tracing); Heimersheim & Nanda 2024.
 
     Result: ``recovered, ci_low, ci_high`` on ``[layer, position]`` or ``[layer, head]`` (share of the difference; 95 % Student
-    interval over pairs, of the ratio by its linearised residuals), ``effect`` there (its mean numerator, in units of the
+    interval over pairs, of a ratio of sums), ``effect`` there (its mean numerator, in units of the
     metric); scalars ``clean, corrupt, difference``, the metric of each and of their difference, each with its interval
     (``clean_ci_low`` …). A position counts the samples that have it. ``[sample, position] token, corrupt_token``. With
     ``per_sample`` also ``effect_by_sample`` with a leading ``sample`` and ``[sample] clean_by_sample, corrupt_by_sample``.

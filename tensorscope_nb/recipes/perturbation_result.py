@@ -105,8 +105,9 @@ def _intervals(perturbed: Perturbed, differences: np.ndarray, terms: np.ndarray)
                 excesses[s - 1, r] = _interval(paired, terms, varies[0] or varies[s])
     if np.isinf(differences).any():
         notes.append("where a model is broken (its loss no finite number) the increase is inf, and there is no interval")
-    if any(varies) and design.n_seeds == 1:
-        notes.append("one replicate does not say how others differ: no interval where they do, raise n_seeds=")
+    if (done.sum(-1)[varies] == 1).any():
+        more = ", raise n_seeds=" if design.n_seeds == 1 else ""
+        notes.append(f"one replicate does not say how others differ: no interval where they do{more}")
     if len(terms) == 1:
         notes.append("one sample does not say how others differ: no intervals")
     unchanged = np.nansum(np.asarray(design.counts)[:, None] - perturbed.n_changed, axis=(1, 2))

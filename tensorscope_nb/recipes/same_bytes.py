@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from tensorscope_nb.samples import IGNORED, Samples, start_of
 if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
 
+HALF = re.compile("[\ud800-\udfff]")  # what is left of a character that was decoded in two parts, or with surrogateescape
 FORMS = "give strings, a table with a column 'text', or Samples made from texts"
 
 
@@ -55,6 +57,11 @@ class Texts:
                 raise TypeError(f"text {i} is a {type(text).__name__} ({str(text)[:40]!r}): {FORMS}")
             if not text:
                 raise ValueError(f"text {i} is empty: leave it out")
+            if half := HALF.search(text):
+                raise ValueError(
+                    f"text {i} has half a character at {half.start()} ({half[0]!r}), which has no bytes: read the file with the "
+                    "encoding that it was written in"
+                )
         return cls(tuple(data), tuple(f"samples-{i}" for i in range(len(data))), ("samples",) * len(data))
 
     @classmethod

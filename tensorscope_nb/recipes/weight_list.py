@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Place = tuple[int, ...] | int  # one number for each axis, or one alone that counts row by row
 ROUNDING = 1e-15  # relative: what reading decimals may change of a value
+NUMPY = re.compile(r"np\.int\d+\((-?\d+)\)")
 TABLE = "'layer' (or 'parameter') and 'indices'"
 
 
@@ -84,14 +86,14 @@ class WeightList:
             raise ValueError(f"{what} has the columns {', '.join(map(str, table))}: it needs {TABLE}")
         notes = _check_model(scope, table, what)
         if "rank" in table:
-            table = table.sort_values("rank", kind="stable")
+            table = table.assign(rank=_numbers(table, "rank", what)).sort_values("rank", kind="stable")
         known = _Names(scope)
         places = table["indices"] if "indices" in table else table["index"]
         read = [known.resolved(name, _place(place)) for name, place in zip(table[names[0]], places, strict=True)]
         found = cls(np.array([name for name, _ in read], dtype=object), np.array([i for _, i in read]), notes=notes)
         found._check_once(what)
         if "value" in table:
-            found._check_values(scope, table["value"].to_numpy(dtype=float))
+            found._check_values(scope, _numbers(table, "value", what))
         return found
 
     def __len__(self) -> int:
@@ -221,10 +223,19 @@ def _frame(result: xr.Dataset, bottom: bool) -> pd.DataFrame:
     return found
 
 
+def _numbers(table: pd.DataFrame, column: str, what: str) -> np.ndarray:
+    import pandas as pd
+
+    found: np.ndarray = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=float)
+    if len(wrong := np.flatnonzero(np.isnan(found) & table[column].notna())):
+        raise ValueError(f"{what} has the {column} {table[column].iloc[wrong[0]]!r} in row {wrong[0]}: give numbers")
+    return found
+
+
 def _file(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
         return pd.read_csv(path, dtype={"indices": str, "fingerprint": str})  # 12e4… is no number
@@ -244,9 +255,9 @@ def _check_model(scope: Scope, table: pd.DataFrame, what: str) -> tuple[str, ...
 
 
 def _place(given: Any) -> Place:
-    """From ``(3, 17)``, ``[3, 17]`` or ``3``, as numbers or as text."""
+    """From ``(3, 17)``, ``[3, 17]`` or ``3``, as numbers or as text, also where numpy wrote it: ``(np.int64(3), …)``."""
     try:
-        read = ast.literal_eval(given) if isinstance(given, str) else given
+        read = ast.literal_eval(NUMPY.sub(r"\1", given)) if isinstance(given, str) else given
     except (ValueError, SyntaxError):
         read = None
     several = isinstance(read, tuple | list | np.ndarray)

@@ -48,13 +48,6 @@ def by_subject(recipes: Sequence[Recipe]) -> tuple[list[Recipe], list[Recipe], l
 
 def arguments(recipe: Recipe, samples: Samples | None) -> tuple[tuple, dict[str, Any]]:
     """The samples as the recipe takes them: second, or by name where another model may come second."""
-    own = "samples" if recipe.takes_model else next(iter(recipe.takes), "")
-    lacking = [name for name in recipe.missing if name != own or samples is None]
-    if lacking == [own]:
-        raise ValueError(f"{recipe.name} needs samples, and the study has none: ts.Study(scope, samples)")
-    if lacking:
-        asked = ", ".join(f"{name}=…" for name in lacking)
-        raise ValueError(f"{recipe.name} needs more than a study has: run ts.recipes.{recipe.name}.using({asked})")
     if samples is None:
         return (), {}
     return ((), {"samples": samples}) if recipe.takes_model else ((samples,), {})

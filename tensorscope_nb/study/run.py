@@ -121,6 +121,17 @@ def check_along(members: Members, recipe: Recipe) -> None:
         raise ValueError(f"{recipe.name} takes samples of its own: run ts.recipes.{recipe.name}.using({asked})")
 
 
+def check_given(recipe: Recipe, samples: Any) -> None:
+    """Raises where a recipe lacks what a study does not give it, such as the weights of ``perturbation``."""
+    own = "samples" if recipe.takes_model else next(iter(recipe.takes), "")  # what the samples are given as
+    lacks = [] if recipe.compares else [name for name in recipe.missing if name != own or samples is None]
+    if lacks == [own]:
+        raise ValueError(f"{recipe.name} needs samples, and the study has none: ts.Study(scope, samples)")
+    if lacks:
+        asked = ", ".join(f"{name}=…" for name in lacks)
+        raise ValueError(f"{recipe.name} takes more than samples: run ts.recipes.{recipe.name}.using({asked})")
+
+
 def _one(
     scope: Scope, samples: Any, recipes: Sequence[Recipe], executor: Executor | None, audience: Audience | None
 ) -> list[xr.Dataset]:

@@ -19,7 +19,7 @@ from tensorscope_nb.study.frame import frame
 from tensorscope_nb.study.members import Members
 from tensorscope_nb.study.plan import plan
 from tensorscope_nb.study.report import write_report
-from tensorscope_nb.study.run import check_across, check_along, run_across, run_along, run_recipes
+from tensorscope_nb.study.run import check_across, check_along, check_given, run_across, run_along, run_recipes
 from tensorscope_nb.study.store import load_results, save_results
 from tensorscope_nb.study.viewers import Viewers
 
@@ -96,8 +96,10 @@ class Study:
         for recipe in recipes:
             if recipe.takes_history:
                 check_along(self._members(), recipe)
-            if recipe.takes_models:
+            elif recipe.takes_models:
                 check_across(self._members(), self.samples, recipe)
+            else:
+                check_given(recipe, self.samples)
 
     def _keep(self, results: dict[str, xr.Dataset]) -> None:
         self._results |= results

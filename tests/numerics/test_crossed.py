@@ -177,6 +177,19 @@ def test_the_interval_of_a_crossed_ratio_holds_it_as_often_as_it_says(kind, n, m
         assert held / times < 0.97 + slack(0.05, times)
 
 
+@pytest.mark.parametrize("n", [4, 8, 32])
+@pytest.mark.parametrize("kind", EFFECTS)
+def test_the_interval_of_a_crossed_ratio_holds_it_where_sizes_are_very_unequal(kind, n):
+    rng, times, (a, b, e) = np.random.default_rng(0), 1000, EFFECTS[kind]
+    held = 0
+    for _ in range(times):
+        size = np.ceil(np.exp(rng.normal(3, 1.2, n)))
+        rates = 0.7 + a * rng.standard_normal((n, 1)) + b * rng.standard_normal(5) + e * rng.standard_normal((n, 5))
+        _, low, high = crossed_ratio_interval(rates * size[:, None], size)
+        held += low <= 0.7 <= high
+    assert held / times > 0.91 - slack(0.05, times)
+
+
 def test_a_crossed_ratio_with_equal_columns_is_the_ratio_of_one_of_them():
     rng = np.random.default_rng(1)
     size, sums = rng.integers(5, 30, 12).astype(float), rng.standard_normal(12)
@@ -188,3 +201,4 @@ def test_a_crossed_ratio_has_no_interval_over_one_row_or_one_column_and_none_is_
     assert np.isnan(crossed_ratio_interval(np.ones((1, 5)), np.ones(1))[1:]).all()
     assert np.isnan(crossed_ratio_interval(np.ones((5, 1)), np.ones(5))[1:]).all()
     assert crossed_ratio_interval(np.zeros((5, 3)), np.arange(1.0, 6)) == (0, 0, 0)
+    assert np.isnan(crossed_ratio_interval(np.array([[1.0, 2], [0, 0]]), np.array([3.0, 0]))[1:]).all()

@@ -1,10 +1,11 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from tensorscope_nb.numerics import ratio_interval, t_interval
-from tensorscope_nb.numerics.intervals import correlation_interval, t_test
+from tensorscope_nb.numerics.intervals import correlation_interval, freedom_of, t_test
 
 
 @given(st.integers(2, 12), st.integers(0, 10_000))
@@ -45,6 +46,33 @@ def test_ratio_interval_covers_also_with_few_units():
     assert np.isnan(ratio_interval(np.ones(1), np.ones(1))[1])
     equal = np.random.default_rng(0).normal(1, 1, 9)
     assert np.allclose(ratio_interval(equal, np.ones(9)), [x.item() for x in t_interval(equal)])
+
+
+@pytest.mark.parametrize("spread", [0.6, 1.2])
+@pytest.mark.parametrize("n", [3, 8, 30])
+@pytest.mark.parametrize("kind", ["units differ", "terms differ"])
+def test_ratio_interval_covers_where_sizes_are_very_unequal(kind, n, spread):
+    """With log sizes that vary with σ = 1.2 the largest of 3 units is often most of all."""
+    rng, hits, times = np.random.default_rng(0), 0, 1000
+    for _ in range(times):
+        size = np.ceil(np.exp(rng.normal(3, spread, n)))
+        noise = rng.normal(size=n) / (1 if kind == "units differ" else np.sqrt(size / 20))
+        _, low, high = ratio_interval(size * (0.7 + noise), size)
+        hits += low <= 0.7 <= high
+    assert 0.93 < hits / times < 0.997
+
+
+def test_the_degrees_of_freedom_are_the_traces_of_their_matrix():
+    for share in (np.full(6, 1 / 6), np.array([0.7, 0.2, 0.06, 0.04]), np.array([0.5, 0.5])):
+        m = np.eye(len(share)) - share
+        g = m.T @ np.diag(share**2 / (1 - share)) @ m
+        assert np.isclose(freedom_of(share), max(1, np.trace(g) ** 2 / np.trace(g @ g)))
+    assert np.isclose(freedom_of(np.full(6, 1 / 6)), 5)
+
+
+def test_where_one_unit_is_all_there_is_no_interval():
+    assert np.isnan(ratio_interval(np.array([3.0, 0, 0]), np.array([10.0, 0, 0]))[1:]).all()
+    assert ratio_interval(np.array([2.0, 4, 6]), np.array([1.0, 2, 3])) == (2, 2, 2)
 
 
 def test_t_test_equals_scipy_and_leaves_out_what_is_not_there():

@@ -64,6 +64,14 @@ def test_zeros_are_matched_with_zeros():
     assert (sizes[drawn] == 0).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sizes_of_all_scales_are_in_order_and_ties_go_by_place(dtype):
+    sizes = torch.tensor([0.0, 1e-45, 1e-40, 3e38, 2.0, float("inf"), 0.5, 2.0000002], dtype=dtype).repeat(50)
+    chosen = torch.tensor([4, 17])
+    expected = sizes.sort(stable=True).indices
+    assert torch.equal(Others(sizes, chosen)._places, expected[~torch.isin(expected, chosen)])
+
+
 def test_all_others_are_used_up_before_there_are_too_few():
     sizes, chosen = layer(n=100, k=50)
     others = Others(sizes, chosen)

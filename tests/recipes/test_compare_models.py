@@ -10,6 +10,7 @@ from tiny_models import bigram_gpt2, random_gpt2
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
+from unequal_sizes import half_width
 
 import tensorscope_nb as ts
 
@@ -112,12 +113,11 @@ def test_differences_are_paired_by_text():
     bits = found["bits_per_byte_by_sample"].values * n_bytes[:, None]
     apart = bits[:, 0] - bits[:, 1]
     ratio = apart.sum() / n_bytes.sum()
-    error = ((apart - ratio * n_bytes) / n_bytes.mean()).std(ddof=1) / 3
-    t = 2.3060041350333704  # with 8 degrees of freedom
+    half = half_width(apart, n_bytes)
     pair = found.sel(model_a="a", model_b="b")
     assert math.isclose(pair["difference"], ratio, rel_tol=1e-9)
-    assert math.isclose(pair["difference_ci_low"], ratio - t * error, rel_tol=1e-9)
-    assert math.isclose(pair["difference_ci_high"], ratio + t * error, rel_tol=1e-9)
+    assert math.isclose(pair["difference_ci_low"], ratio - half, rel_tol=1e-9)
+    assert math.isclose(pair["difference_ci_high"], ratio + half, rel_tol=1e-9)
     turned = found.sel(model_a="b", model_b="a")
     assert turned["difference"] == -pair["difference"] and math.isclose(turned["difference_ci_low"], -pair["difference_ci_high"])
     assert np.allclose(found["bits_per_byte"], bits.sum(0) / n_bytes.sum())
@@ -138,7 +138,10 @@ def test_long_texts_take_windows_and_count_as_texts(stride):
     tokenizer = words(LETTERS, **START)
     scope = random_model(tokenizer)
     texts = letters(5, low=30, high=70)
-    with pytest.raises(ValueError, match=r"the model 'it': sample 'samples-\d' has \d+ tokens and the context .*stride=12"):
+    with pytest.raises(
+        ValueError,
+        match=r"'samples-\d' is \d+ tokens of the model 'it', whose context is 24: .*stride=12\), or give a shorter text",
+    ):
         compare({"it": scope}, texts)
     found = compare({"it": scope}, texts, stride=stride, per_sample=True)
     expected = [scope.perplexity(text, stride=stride, start_token=True) for text in texts]
@@ -377,6 +380,7 @@ CHARACTERS = words(LETTERS, **START)
         (lambda s: compare({"a": s}, []), ValueError, "there are no texts"),
         (lambda s: compare({"a": s}, ["ab", ""]), ValueError, "text 1 is empty: leave it out"),
         (lambda s: compare({"a": s}, ["ab", 3]), TypeError, r"text 1 is a int \('3'\)"),
+        (lambda s: compare({"a": s}, ["ab", "b\ud83da"]), ValueError, r"text 1 has half a character at 1 \('.ud83d'\), which has no bytes"),
         (lambda s: compare({"a": s}, torch.zeros(2, 3)), TypeError, "texts are a Tensor"),
         (lambda s: compare({"a": s}, pd.DataFrame({"words": ["ab"]})), LookupError, "no column 'text': it has words"),
         (lambda s: compare({"a": s}, ts.Samples.tokens(torch.ones(1, 3).long())), ValueError, "sample 'samples-0' has no text"),

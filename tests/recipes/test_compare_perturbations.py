@@ -55,6 +55,12 @@ def test_runs_stand_side_by_side_and_keep_their_numbers_and_metadata():
     assert said["runs"]["flipped"]["options"]["method"] == "sign_flip" and said["n_tokens"] == 54
 
 
+def test_runs_with_and_without_samples_stand_side_by_side():
+    found = compare({"with": run(per_sample=True), "without": run()})
+    assert found["loss_increase_by_sample"].isnull().any(("sample", "selection", "ratio")).values.tolist() == [False, True]
+    assert found["text"].dims == ("sample",) and len(found["text"]) == 6
+
+
 def test_other_data_is_refused():
     with pytest.raises(ValueError, match=r"'b' is of other samples than 'a' .* equal data only"):
         compare({"a": run(), "b": run(ids=IDS[:5])})

@@ -13,6 +13,7 @@ from quadratic_model import quadratic
 from tiny_models import random_gpt2
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+from unequal_sizes import half_width
 
 import tensorscope_nb as ts
 from tensorscope_nb.recipes.directions import filter_norms, random_plane
@@ -93,8 +94,7 @@ def test_the_losses_are_those_of_a_model_that_was_moved_by_hand(scope, reduction
     corner = found.sel(x=0.3, y=-0.3)
     assert np.isclose(corner["loss"], (losses * terms).sum() / terms.sum(), rtol=1e-6)
     ratio = float(((losses - own) * terms).sum() / terms.sum())
-    residuals = (((losses - own) - ratio) * terms / terms.mean()).numpy()
-    half = scipy.stats.t.ppf(0.975, 5) * residuals.std(ddof=1) / np.sqrt(6)
+    half = half_width((losses - own) * terms, terms)
     rise = [corner[name] for name in ("increase", "increase_ci_low", "increase_ci_high")]
     assert np.allclose(rise, [ratio, ratio - half, ratio + half], rtol=1e-4)
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 from model_zoo import build
 from tiny_models import attention_only, random_gpt2
+from unequal_sizes import half_width
 
 import tensorscope_nb as ts
 
@@ -81,8 +82,7 @@ def test_the_interval_is_that_of_a_ratio_of_sums(scope):
     found = patching(scope, A, B, sites="z", per_sample=True)
     effect, whole = found["effect_by_sample"].values[:, 0, 1], (found["clean_by_sample"] - found["corrupt_by_sample"]).values
     ratio = effect.sum() / whole.sum()
-    residual = (effect - ratio * whole) / whole.mean()
-    half = 2.5705818 * residual.std(ddof=1) / np.sqrt(6)
+    half = half_width(effect, whole)
     assert np.allclose(found["ci_high"][0, 1] - ratio, half) and np.allclose(ratio - found["ci_low"][0, 1], half)
 
 

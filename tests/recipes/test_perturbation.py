@@ -12,6 +12,7 @@ from listed import critical
 from quadratic_model import quadratic
 from tiny_models import random_gpt2
 from torch import nn
+from unequal_sizes import half_width
 
 import tensorscope_nb as ts
 from tensorscope_nb.recipes.recipe import run_together
@@ -332,19 +333,16 @@ def test_intervals_need_two_replicates_only_where_they_differ():
     assert one["ci_low"].isnull().all() and "one sample does not say" in notes(one)
 
 
-def test_the_paired_interval_is_the_one_of_the_linearised_differences():
-    from scipy.stats import t
-
+def test_the_paired_interval_is_that_of_the_ratio_of_the_differences():
     scope, samples = language()
     found = perturbation(scope, samples, ranked(scope, samples), n_seeds=2, per_sample=True)
     terms = scope.rule.n_terms(samples).double().numpy()
     each = found["loss_increase_by_sample"].sel(ratio=1.0)
     difference = (each.sel(selection="top") - each.sel(selection="bottom")).values * terms
     ratio = difference.sum() / terms.sum()
-    error = ((difference - ratio * terms) / terms.mean()).std(ddof=1) / np.sqrt(len(terms))
     here = found.sel(control="bottom", ratio=1.0)
     assert float(here["excess"]) == pytest.approx(ratio)
-    assert float(here["excess_ci_high"]) == pytest.approx(ratio + t.ppf(0.975, len(terms) - 1) * error)
+    assert float(here["excess_ci_high"]) == pytest.approx(ratio + half_width(difference, terms))
 
 
 def test_a_broken_model_has_an_infinite_loss_and_no_interval():
@@ -433,6 +431,24 @@ def test_an_interrupt_keeps_what_is_measured():
     assert np.isfinite(found["ci_low"]).all() and np.isfinite(found["excess_ci_high"]).all()
 
 
+def test_an_interrupt_after_one_replicate_says_why_there_is_no_interval():
+    scope, samples = language()
+    before, changes = bits(scope.model), []
+
+    def stop(module, inputs):
+        changes.append(not same(bits(module), before))
+        if sum(changes) == 4:  # top, random, bottom, and random again
+            signal.raise_signal(signal.SIGINT)
+
+    hook = scope.model.register_forward_pre_hook(stop)
+    with pytest.raises(Unfinished) as ended:
+        perturbation(scope, samples, ranked(scope, samples), n_seeds=4, second_order=False, chunk=6)
+    hook.remove()
+    found = ended.value.results[0]
+    assert found["ci_low"].isnull().sel(ratio=1.0).values.tolist() == [False, True, False]
+    assert "one replicate does not say how others differ" in notes(found) and "n_seeds" not in notes(found)
+
+
 def test_a_study_runs_it_shows_it_growing_and_keeps_it(tmp_path):
     scope, samples = language()
     ranking = ranked(scope, samples)
@@ -485,6 +501,7 @@ def test_what_changes_nothing_is_an_error_and_never_a_loss_of_zero():
     "options, error, words",
     [
         ({"method": "zeros"}, ValueError, "method is 'zeros': choose 'zero', 'sign_flip'"),
+        ({"method": ["zero"]}, ValueError, r"method is \['zero'\]: choose 'zero'"),
         ({"sigma": 0.2}, ValueError, "sigma= is of method='gaussian', and method is 'zero': leave it out"),
         ({"method": "gaussian", "factor": 2.0}, ValueError, "factor= is of method='scale'"),
         ({"method": "scale", "bit": 3}, ValueError, "bit= is of method='bit_flip'"),
@@ -517,6 +534,21 @@ def test_bad_options_get_one_clear_line(options, error, words):
     scope, samples = language()
     with pytest.raises(error, match=words):
         perturbation(scope, samples, ranked(scope, samples), **options)
+
+
+def test_numbers_may_be_those_of_numpy():
+    scope, samples = language()
+    for method, option in (
+        ("gaussian", {"sigma": np.float32(0.5)}),
+        ("scale", {"factor": np.int64(2)}),
+        ("bit_flip", {"bit": np.int64(3)}),
+    ):
+        plain = {name: value.item() for name, value in option.items()}
+        one, other = (
+            perturbation(scope, samples, ranked(scope, samples), method=method, n_seeds=n, **given)
+            for n, given in ((np.int64(2), option), (2, plain))
+        )
+        np.testing.assert_array_equal(one["loss_increase"], other["loss_increase"])
 
 
 def test_lists_without_controls_say_so():

@@ -11,6 +11,7 @@ import torch
 from quadratic_model import quadratic
 from tiny_models import random_gpt2
 from torch import nn
+from unequal_sizes import half_width
 
 import tensorscope_nb as ts
 from tensorscope_nb.recipes import sharpness as module
@@ -188,8 +189,7 @@ def test_the_losses_are_weighted_as_they_are_said_to_be(scope, reduction):
             p.add_(step[n])
     moved = other.losses(SAMPLES)
     ratio = float(((moved - own) * terms).sum() / terms.sum())
-    residuals = (((moved - own) - ratio) * terms / terms.mean()).numpy()
-    half = scipy.stats.t.ppf(0.975, 5) * residuals.std(ddof=1) / np.sqrt(6)
+    half = half_width((moved - own) * terms, terms)
     assert np.allclose([found["sharpness"], found["ci_low"], found["ci_high"]], [ratio, ratio - half, ratio + half], rtol=1e-6)
     assert np.isclose(found["loss"], (own * terms).sum() / terms.sum())
 

@@ -90,7 +90,9 @@ def test_a_fingerprint_that_looks_like_a_number_is_still_text(scope, tmp_path):
         WeightList.read(scope, tmp_path / "list.csv")
 
 
-@pytest.mark.parametrize("place", ["(3, 17)", "[3, 17]", " (3,17)", (3, 17), [3, 17], np.array([3, 17]), "233", 233])
+@pytest.mark.parametrize(
+    "place", ["(3, 17)", "[3, 17]", " (3,17)", (3, 17), [3, 17], np.array([3, 17]), "233", 233, "(np.int64(3), np.int64(17))"]
+)
 def test_places_are_read_as_they_are_written_elsewhere(scope, place):
     frame = pd.DataFrame({"rank": [1], "layer": [ATTN + ".weight"], "indices": [None], "sensitivity": [0.5]})
     frame["indices"] = frame["indices"].astype(object)
@@ -117,6 +119,11 @@ def test_lists_by_layer_are_read_in_order_of_rank(scope):
     frame = table((ATTN, "(0, 0)"), (ATTN, "(0, 1)"), (ATTN, "(0, 2)"), (MLP, "(0, 0)"), (MLP, "(0, 1)"))
     frame["rank"] = [0, 1, 2, 0, 1]
     assert [i for _, i in entries(WeightList.read(scope, frame))] == [0, 0, 1, 1, 2]
+
+
+def test_ranks_that_are_text_are_in_the_order_of_their_numbers(scope):
+    frame = table((ATTN, "(0, 2)"), (ATTN, "(0, 10)"), (ATTN, "(0, 1)"), rank=["2", "10", "1"])
+    assert WeightList.read(scope, frame).index.tolist() == [1, 2, 10]
 
 
 def test_modules_are_globs_of_paths_and_of_names(scope):
@@ -184,6 +191,9 @@ def test_modules_that_choose_nothing_are_refused(scope, modules, error, words):
         (table((ATTN, "(0, 0)")).iloc[:0], ValueError, "the table is empty"),
         (table((ATTN, "(0, 0)")).drop(columns="indices"), ValueError, "has the columns rank, layer: it needs 'layer'"),
         (np.zeros(3), TypeError, "weights is a ndarray: give the result of critical_weights, a table"),
+        (table((ATTN, "(0, 0)"), rank=["first"]), ValueError, "the table has the rank 'first' in row 0: give numbers"),
+        (table((ATTN, "(0, 0)"), value=["much"]), ValueError, "the table has the value 'much' in row 0: give numbers"),
+        (".", FileNotFoundError, "there is no file"),
         ("nowhere.csv", FileNotFoundError, "there is no file nowhere.csv"),
     ],
 )

@@ -254,10 +254,12 @@ def test_a_recipe_that_follows_a_history_runs_along_the_others():
 
 
 @pytest.mark.parametrize("recipe, samples, says", [
-    (ts.recipes.perturbation, ["one two three"], r"perturbation needs more than a study has: run ts.recipes.perturbation.using\(weights=…\)"),
+    (ts.recipes.perturbation, ["one two three"], r"perturbation takes more than samples: run ts.recipes.perturbation.using\(weights=…\)"),
     (ts.recipes.patching, None, r"run ts.recipes.patching.using\(clean=…, corrupt=…\)"),
     (ts.recipes.ablation, None, r"ablation needs samples, and the study has none: ts.Study\(scope, samples\)"),
 ])  # fmt: skip
 def test_what_a_recipe_needs_and_a_study_lacks_is_one_line(recipe, samples, says):
     with pytest.raises(ValueError, match=says):
         ts.Study(ts.load("tiny"), samples).run(recipe)
+    with pytest.raises(ValueError, match=says):
+        ts.Study(ts.load("tiny"), samples).plan(recipe)
