@@ -84,4 +84,6 @@ def _said(name: str, run: Any) -> dict[str, Any]:
     said: dict[str, Any] = json.loads(run.attrs.get("tensorscope", "{}")) if hasattr(run, "data_vars") else {}
     if lacks := [key for key in ("data", "n_tokens", "weights") if key not in said]:
         raise ValueError(f"{name!r} is no result of perturbation: its {lacks[0]} is not known")
+    if "baseline_loss" not in run:
+        raise ValueError(f"{name!r} is no result of perturbation: its baseline_loss is not known")
     return said

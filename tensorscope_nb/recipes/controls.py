@@ -51,7 +51,7 @@ def members_of(scope: Scope, design: Design) -> dict[tuple[str, int], WeightList
         bottom = _bottom(scope, design, layers)
         found |= {("bottom", i): bottom for i in range(design.n_seeds)}
     if "random" in design.controls:
-        found |= {("random", i): each for i, each in enumerate(_random(scope, design, layers))}
+        found |= {("random", i): each for i, each in enumerate(_random(scope, design))}
     return found
 
 
@@ -79,33 +79,45 @@ def _bottom(scope: Scope, design: Design, layers: np.ndarray) -> WeightList:
     return chosen
 
 
-def _random(scope: Scope, design: Design, layers: np.ndarray) -> list[WeightList]:
-    parameters = np.empty((design.n_seeds, len(layers)), dtype=object)
-    index = np.empty((design.n_seeds, len(layers)), dtype=np.int64)
-    for layer in dict.fromkeys(layers.tolist()):
-        rows = np.flatnonzero(layers == layer)
-        pool = _Pool(scope, layer)
+def _random(scope: Scope, design: Design) -> list[WeightList]:
+    modules = design.top.modules
+    parameters = np.empty((design.n_seeds, len(modules)), dtype=object)
+    index = np.empty((design.n_seeds, len(modules)), dtype=np.int64)
+    places = np.array([_place(scope, module) for module in modules], dtype=object)
+    for place in dict.fromkeys(places.tolist()):
+        rows = np.flatnonzero(places == place)
+        pool = _Pool(scope, place)
         others = Others(pool.sizes, pool.places(design.never))
         if len(others) < len(rows):
             raise ValueError(
-                f"{len(rows)} weights are chosen {_where(layer)}, and {len(others)} others are there to match them: take fewer "
-                'weights, or leave "random" out of controls='
+                f"{len(rows)} weights are chosen in {_called(place)}, and {len(others)} others are there to match them: take "
+                'fewer weights, or leave "random" out of controls='
             )
         wanted = pool.sizes[pool.places(design.top.at(rows))]
         for i in range(design.n_seeds):
-            drawn = others.draw(wanted, generator(design.seed, "random", i, layer))
+            drawn = others.draw(wanted, generator(design.seed, "random", i, place))
             parameters[i, rows], index[i, rows] = pool.weights(drawn)
     return [WeightList(*each) for each in zip(parameters, index, strict=True)]
 
 
-class _Pool:
-    """All weights of a layer that can be trained, one after the other."""
+def _place(scope: Scope, module: str) -> int | str:
+    """Where a weight is matched: in its layer, and outside the layers, where modules have nothing in common, in its module."""
+    layer = layer_of(scope, module)
+    return layer if layer >= 0 else module
 
-    def __init__(self, scope: Scope, layer: int) -> None:
+
+def _called(place: int | str) -> str:
+    return f"layer {place}" if isinstance(place, int) else place or "the model"
+
+
+class _Pool:
+    """All weights of a place that can be trained, one after the other."""
+
+    def __init__(self, scope: Scope, place: int | str) -> None:
         own: dict[str, nn.Parameter] = {
             name: p
             for name, p in scope.model.named_parameters()
-            if p.requires_grad and p.is_floating_point() and layer_of(scope, name.rpartition(".")[0]) == layer
+            if p.requires_grad and p.is_floating_point() and _place(scope, name.rpartition(".")[0]) == place
         }
         wide = (p.detach().abs().reshape(-1).to(torch.promote_types(p.dtype, torch.float32)) for p in own.values())
         self.sizes = torch.cat([each.cpu() for each in wide])

@@ -59,10 +59,11 @@ def perturbation(
     z times the standard deviation of the weight's parameter, z normal, σ = ``sigma``; ``scale``: (``factor`` − 1) w;
     ``bit_flip``: one bit of the number as it is stored is turned over, ``bit`` (0 the lowest) or for each weight one at random.
     Selections: ``top``, the first round(ratio k) weights of the list (at least 1; in order of their rank, so that of a list by
-    layers each layer gives its first); ``random``, for each of them another of its layer, not in the list, drawn among those
-    whose |w| is within 1 % of its own, or where these are fewer than 20 among the 20 nearest; ``bottom``, for each the next of
-    its layer in the bottom list. A larger ratio contains the weights and the noise of a smaller one. first_order = ḡᵀδ and
-    second_order = ḡᵀδ + ½ δᵀHδ, with ḡ and H the gradient and the Hessian of L on these samples.
+    layers each layer gives its first); ``random``, for each of them another of its layer (outside the layers: of its module)
+    that is not in the list, drawn among those whose |w| is within 1 % of its own, or where these are fewer than 20 among the 20
+    nearest; ``bottom``, for each the next of its layer in the bottom list. A larger ratio contains the weights and the noise of
+    a smaller one. first_order = ḡᵀδ and second_order = ḡᵀδ + ½ δᵀHδ, with ḡ and H the gradient and the Hessian of L on these
+    samples.
     Source: Yu et al. 2024 for single weights that decide over the loss; LeCun et al. 1990 for the prediction. The protocol,
     with its controls, is no paper's: its definition is this one.
 

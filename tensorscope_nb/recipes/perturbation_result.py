@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tensorscope_nb.samples import Samples
 
 Interval = tuple[float, float, float]
+UNLIKE = 0.2  # relative difference of sizes, from which on a control is no control
 NOTHING: Interval = (np.nan, np.nan, np.nan)
 
 
@@ -114,10 +115,28 @@ def _intervals(perturbed: Perturbed, differences: np.ndarray, terms: np.ndarray)
     for selection, n in zip(design.selections, unchanged, strict=True):
         if n:
             notes.append(f"some of the weights of {selection} hold the same value after the change: see n_changed")
+    notes += _unlike(perturbed)
     predicted = perturbed.second_order if design.second_order else perturbed.first_order
     if perturbed.predicts and np.isnan(predicted[done]).any():
         notes.append("where a weight became infinite, no number, or too large for the Hessian nothing is predicted")
     return means, excesses, notes
+
+
+def _unlike(perturbed: Perturbed) -> list[str]:
+    """A note where the random weights are of another size than those that they should match."""
+    design = perturbed.design
+    if "random" not in design.controls:
+        return []
+    rms = np.sqrt(_mean(perturbed.squares))
+    top, random = rms[0], rms[design.selections.index("random")]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        worst = int(np.nanargmax(np.abs(np.log(random / top)))) if np.isfinite(random / top).any() else 0
+    if not abs(random[worst] - top[worst]) > UNLIKE * top[worst]:
+        return []
+    return [
+        f"the random weights are of another size than the list's ({random[worst]:.3g} and {top[worst]:.3g}, root mean square): "
+        "it holds weights that have no match"
+    ]
 
 
 def _interval(sums: np.ndarray, terms: np.ndarray, varies: bool) -> Interval:

@@ -92,6 +92,9 @@ class WeightList:
         read = [known.resolved(name, _place(place)) for name, place in zip(table[names[0]], places, strict=True)]
         found = cls(np.array([name for name, _ in read], dtype=object), np.array([i for _, i in read]), notes=notes)
         found._check_once(what)
+        if names == ["parameter", "layer"]:
+            for own, layer in dict.fromkeys(zip(found.parameters.tolist(), table["layer"], strict=True)):
+                known.check_inside(own, layer, what)
         if "value" in table:
             found._check_values(scope, _numbers(table, "value", what))
         return found
@@ -174,13 +177,22 @@ class _Names:
             raise ValueError(f"{place} is no entry of {own}, whose shape is {tuple(p.shape)}")
         return own, place if isinstance(place, int) else int(np.ravel_multi_index(place, p.shape)) if place else 0
 
+    def check_inside(self, own: str, layer: Any, what: str) -> None:
+        """Raises where a parameter is said to be in a layer (by a module's path or a parameter's name) that it is not in."""
+        names = [name for name, known in self._own.items() if known == own]
+        if layer not in names and layer not in [name.rpartition(".")[0] for name in names]:
+            raise ValueError(f"{what} says that {own} is in the layer {layer!r}, and it is not: mend it, or leave one column out")
+
     def _of_module(self, name: Any, place: Place) -> str:
         if not isinstance(name, str) or name not in self._modules:
             raise LookupError(f"there is no parameter or module {name!r}: {nearest(str(name), [*self._own, *self._modules])}")
         axes = {n: p.ndim for n, p in self._modules[name].named_parameters(prefix=name, recurse=False, remove_duplicate=False)}
         fitting = [n for n, ndim in axes.items() if isinstance(place, int) or ndim == len(place)]
-        if len(fitting) != 1:
-            raise LookupError(f"{place} in {name} may be of {', '.join(axes) or 'none of its parameters'}: name the parameter")
+        if not fitting:
+            shapes = ", ".join(f"{n} {tuple(self._model.get_parameter(n).shape)}" for n in axes) or "no parameter of its own"
+            raise LookupError(f"{place} is no place in {name}, which has {shapes}")
+        if len(fitting) > 1:
+            raise LookupError(f"{place} in {name} may be of {', '.join(axes)}: name the parameter")
         return self._own[fitting[0]]
 
 

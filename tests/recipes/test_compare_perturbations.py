@@ -86,3 +86,9 @@ def test_another_baseline_of_the_same_weights_is_refused():
 def test_what_is_no_perturbation_is_refused(runs, words):
     with pytest.raises(ValueError, match=words):
         compare(runs)
+
+
+def test_a_list_is_no_perturbation():
+    listed = ts.recipes.critical_weights(ts.Scope(random_gpt2()), IDS, top=3)
+    with pytest.raises(ValueError, match="'a' is no result of perturbation: its baseline_loss is not known"):
+        compare({"a": listed})

@@ -567,9 +567,27 @@ def test_lists_without_controls_say_so():
 def test_a_layer_with_too_few_others_is_refused():
     scope, samples, *_ = quadratic(d=6)
     four = listed("weight", *[(0, i) for i in range(4)])
-    with pytest.raises(ValueError, match="4 weights are chosen outside the layers, and 2 others are there to match them"):
+    with pytest.raises(ValueError, match="4 weights are chosen in the model, and 2 others are there to match them"):
         perturbation(scope, samples, four, controls=("random",))
     assert perturbation(scope, samples, four, controls=())["n_changed"].max() == 4
+
+
+def test_outside_the_layers_a_match_is_of_the_same_module():
+    scope, samples = language()
+    name = "transformer.ln_f.weight"
+    scope.model.get_parameter(name).data[:3] = torch.tensor([1.5, 1.4, 1.6])
+    found = perturbation(scope, samples, listed(name, (0,), (1,)), controls=("random",), n_seeds=3, second_order=False)
+    assert found["n_weights"].sel(selection="random", module="transformer.ln_f") == 2
+
+
+def test_a_control_that_is_no_match_is_said():
+    scope, samples = language()
+    name = "transformer.h.0.attn.c_attn.weight"
+    scope.model.get_parameter(name).data[0, 0] = 50
+    found = perturbation(scope, samples, listed(name, (0, 0)), controls=("random",), n_seeds=2, second_order=False)
+    assert any("of another size than the list's" in note for note in json.loads(found.attrs["tensorscope"])["notes"])
+    alike = perturbation(scope, samples, listed(name, (3, 3)), controls=("random",), n_seeds=2, second_order=False)
+    assert not any("another size" in note for note in json.loads(alike.attrs["tensorscope"])["notes"])
 
 
 class Centred(nn.Linear):

@@ -176,7 +176,7 @@ def test_modules_that_choose_nothing_are_refused(scope, modules, error, words):
         (table((ATTN, "(-1, 0)")), ValueError, r"\(-1, 0\) is no entry"),
         (table((ATTN + ".weight", "(1, 0, 0)")), ValueError, r"\(1, 0, 0\) is no entry"),
         (table((ATTN + ".weight", "1728")), ValueError, "1728 is no entry"),
-        (table((ATTN, "(1, 0, 0)")), LookupError, "may be of .*c_attn.weight.*name the parameter"),
+        (table((ATTN, "(1, 0, 0)")), LookupError, "is no place in transformer.h.0.attn.c_attn, which has .*c_attn.weight"),
         (
             table(("transformer.ln_f", "(1,)")),
             LookupError,
@@ -186,6 +186,11 @@ def test_modules_that_choose_nothing_are_refused(scope, modules, error, words):
         (table((ATTN, "(0.5, 1)")), ValueError, "is no place of a weight"),
         (table((ATTN, np.nan)), ValueError, "nan is no place of a weight"),
         (table((ATTN, "(0, 0)"), (ATTN, "[0, 0]")), ValueError, "the table names entry 0 of .* twice"),
+        (
+            table((ATTN, "(0, 0)")).assign(parameter=ATTN + ".weight", layer="transformer.h.0.mlp.c_fc"),
+            ValueError,
+            "says that transformer.h.0.attn.c_attn.weight is in the layer 'transformer.h.0.mlp.c_fc', and it is not",
+        ),
         (table((ATTN, "(0, 0)"), value=[123.0]), ValueError, "and the list says 123: it is of other weights"),
         (table((ATTN, "(0, 0)"), fingerprint=["abc"]), ValueError, "of other weights than .* has .fingerprint abc, here"),
         (table((ATTN, "(0, 0)")).iloc[:0], ValueError, "the table is empty"),
