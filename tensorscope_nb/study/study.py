@@ -93,11 +93,12 @@ class Study:
             raise ValueError("no recipes: name at least one, such as ts.recipes.gradient_health")
         if len(set(names)) < len(names):
             raise ValueError(f"two recipes are named {max(names, key=names.count)!r}: tell them apart with .using(name=…)")
+        members = self._members()
         for recipe in recipes:
             if recipe.takes_history:
-                check_along(self._members(), recipe)
+                check_along(members, recipe)
             elif recipe.takes_models:
-                check_across(self._members(), self.samples, recipe)
+                check_across(members, self.samples, recipe)
             else:
                 check_given(recipe, self.samples)
 
