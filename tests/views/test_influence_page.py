@@ -125,7 +125,10 @@ def test_the_keyboard_walks_over_pairs_and_ranks_for_each(page_of: Any) -> None:
         page.keyboard.press(key)
     assert cursor(page) == {"sample": "train-1", "test_sample": "test-2"}
     ranked = order(ds["influence"].sel(test_sample="test-2"))
-    page.wait_for_timeout(200)  # the rows follow the scrolling a frame later
+    where = "() => [...document.querySelectorAll('.ts-rows')].at(-1).scrollTop"
+    at = page.evaluate(where)
+    page.wait_for_timeout(200)
+    assert page.evaluate(where) == at > 0  # it has gone to the row, and does not scroll on by itself
     shown = ranking(table)  # those around the one that is selected
     assert "train-1" in shown and shown == ranked[ranked.index(shown[0]) :][: len(shown)]
     said = page.locator("[data-ts-view=Matrix] .ts-live").first.text_content()
