@@ -8,7 +8,6 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.numerics import ratio_interval
@@ -18,6 +17,7 @@ from tensorscope_nb.recipes.groups import ByModule
 from tensorscope_nb.recipes.modules import block_of, by_layer
 from tensorscope_nb.recipes.recipe import of_model, recipe
 from tensorscope_nb.recipes.same_bytes import Reading, Texts, check_readable
+from tensorscope_nb.recipes.sensitivity import grad_x_weight
 from tensorscope_nb.samples import Samples
 from tensorscope_nb.scope.perplexity import perplexity, rows_of, token_losses
 from tensorscope_nb.sweep.gradients import gradient_sweep
@@ -148,13 +148,9 @@ def _measured(
     return _Measured(total / np.log(2), counts, masses)
 
 
-def _felt(g: Tensor, w: Tensor) -> Tensor:
-    return (g * w).abs()
-
-
 def _masses(scope: Scope, samples: Samples, chunk: int | None, progress: bool | None) -> dict[str, np.ndarray]:
     """Σ |g w| over the weights of each module (rows,)."""
-    masses = Masses(ByModule(scope, Elementwise(_felt, "sample")))
+    masses = Masses(ByModule(scope, Elementwise(grad_x_weight, "sample")))
     covered = gradient_sweep(scope, samples, [masses], reduction="sum", chunk=chunk, progress=progress)
     if covered.interrupted:
         raise KeyboardInterrupt

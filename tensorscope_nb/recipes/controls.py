@@ -14,6 +14,7 @@ from tensorscope_nb.recipes.disturbance import Disturbance
 from tensorscope_nb.recipes.modules import layer_of
 from tensorscope_nb.recipes.training import generator
 from tensorscope_nb.recipes.weight_list import WeightList
+from tensorscope_nb.scope.flat import placed, starts_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -122,7 +123,7 @@ class _Pool:
         wide = (p.detach().abs().reshape(-1).to(torch.promote_types(p.dtype, torch.float32)) for p in own.values())
         self.sizes = torch.cat([each.cpu() for each in wide])
         self._names = np.array(list(own), dtype=object)
-        self._starts = np.cumsum([0, *(p.nelement() for p in own.values())])[:-1]
+        self._starts = starts_of(p.nelement() for p in own.values())
 
     def places(self, weights: WeightList) -> torch.Tensor:
         """Where weights stand, of those that are in the layer."""
@@ -132,8 +133,8 @@ class _Pool:
 
     def weights(self, places: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """The parameter and the index in it of what stands at some places."""
-        own = np.searchsorted(self._starts, places.numpy(), side="right") - 1
-        return self._names[own], places.numpy() - self._starts[own]
+        own, index = placed(self._starts, places.numpy())
+        return self._names[own], index
 
 
 def _where(layer: int) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 import torch
 
 from tensorscope_nb.numerics.ranked import Largest
 from tensorscope_nb.recipes.sensitivity import Sensitivity
+from tensorscope_nb.scope.flat import placed, starts_of
 
 ListOf = Callable[[str], Hashable | None]  # of a parameter's name: which list its weights compete in, None: in none
 
@@ -30,7 +30,7 @@ def largest_of(found: Sensitivity, k: int, list_of: ListOf) -> Lists:
     """One pass through the weights. Of equal scores the weight that comes first is taken; ValueError for what is no number."""
     names = [name for name in found.sizes if list_of(name) is not None]
     n_rows = len(found.mixing)
-    starts = _starts(found, names)
+    starts = starts_of(found.sizes[name] for name in names)
     tops: dict[Hashable, list[Largest]] = {}
     totals = np.zeros((n_rows, len(names)))
     for i, name in enumerate(names):
@@ -47,8 +47,8 @@ def largest_of(found: Sensitivity, k: int, list_of: ListOf) -> Lists:
     for key, rows in tops.items():
         places = [top.places.cpu().numpy() for top in rows]
         for row, of_row in enumerate(places):
-            counts[row] += np.bincount(np.searchsorted(starts, of_row, side="right") - 1, minlength=len(names))
-        best[key] = _found(starts, places[0])
+            counts[row] += np.bincount(placed(starts, of_row)[0], minlength=len(names))
+        best[key] = placed(starts, places[0])
         again = [np.isin(places[0], of_half) for of_half in places[1:]]
         stability[key] = np.mean(again, axis=0) if again else np.full(len(places[0]), np.nan)
     return Lists(names, best, counts, totals, stability)
@@ -56,9 +56,9 @@ def largest_of(found: Sensitivity, k: int, list_of: ListOf) -> Lists:
 
 def smallest_beside(found: Sensitivity, lists: Lists, group_of: Callable[[str], Hashable]) -> tuple[np.ndarray, np.ndarray]:
     """The weights with the lowest scores in size, least first: as many in each group as are listed of it, and none of those."""
-    starts = _starts(found, lists.names)
+    starts = starts_of(found.sizes[name] for name in lists.names)
     listed = np.sort(np.concatenate([starts[owner] + index for owner, index in lists.best.values()]))
-    owners = np.searchsorted(starts, listed, side="right") - 1
+    owners, _ = placed(starts, listed)
     groups = [group_of(name) for name in lists.names]
     taken = np.bincount(owners, minlength=len(groups))
     wanted = {group: int(sum(n for n, of in zip(taken, groups, strict=True) if of == group)) for group in groups}
@@ -77,14 +77,4 @@ def smallest_beside(found: Sensitivity, lists: Lists, group_of: Callable[[str], 
             lowest[group].add(values, first)
     places = np.concatenate([low.places.cpu().numpy() for low in lowest.values()])
     magnitudes = np.concatenate([-low.values.double().cpu().numpy() for low in lowest.values()])
-    return _found(starts, places[np.lexsort((places, magnitudes))])
-
-
-def _starts(found: Sensitivity, names: list[str]) -> np.ndarray:
-    """Where each parameter begins, when those that are looked at stand one after the other."""
-    return np.array(list(accumulate((found.sizes[name] for name in names[:-1]), initial=0)))
-
-
-def _found(starts: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    owners = np.searchsorted(starts, places, side="right") - 1
-    return owners, places - starts[owners]
+    return placed(starts, places[np.lexsort((places, magnitudes))])

@@ -15,6 +15,7 @@ from tensorscope_nb.recipes.groups import ByModule
 from tensorscope_nb.recipes.modules import block_of, layer_of, module_coords
 from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.recipes.sensitivity import METRICS, SCORES, Metric, Sensitivity, sensitivity
+from tensorscope_nb.scope.flat import starts_of
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.measure import Elementwise
 from tensorscope_nb.sweep.reducers import Masses
@@ -194,7 +195,8 @@ def _of_weights(
         "bottom_module_path": (dims, bottom.modules, "module", ""),
         "bottom_index": (dims, low_places, "index", ""),
     }
-    starts = dict(zip((n for n, _ in scope.model.named_parameters()), _starts_of_all(scope), strict=True))
+    sizes = {name: p.nelement() for name, p in scope.model.named_parameters()}
+    starts = dict(zip(sizes, starts_of(sizes.values()), strict=True))
     coords = {
         "weight": np.arange(len(places)),
         "bottom_weight": np.arange(len(low_places)),
@@ -210,11 +212,6 @@ def _interval(scores: np.ndarray, metric: Metric) -> tuple[np.ndarray, np.ndarra
     """Only curvature can be negative."""
     value, low, high = halves_interval(scores)
     return value, low if metric == "hessian_diag" else np.maximum(low, 0), high
-
-
-def _starts_of_all(scope: Scope) -> np.ndarray:
-    sizes = [p.nelement() for p in scope.model.parameters()]
-    return np.cumsum([0, *sizes[:-1]])
 
 
 class _Chosen:

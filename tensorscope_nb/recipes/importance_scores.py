@@ -14,6 +14,7 @@ from tensorscope_nb.recipes.covered import said, sequences
 from tensorscope_nb.recipes.groups import ByModule
 from tensorscope_nb.recipes.importance import Importance
 from tensorscope_nb.recipes.recipe import recipe
+from tensorscope_nb.recipes.sensitivity import grad_x_weight
 from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.sweep.gradients import Coverage, Reduction
 from tensorscope_nb.sweep.measure import Elementwise, Want
@@ -36,10 +37,6 @@ def _saliency(g: Tensor, w: Tensor) -> Tensor:
 
 def _product(g: Tensor, w: Tensor) -> Tensor:
     return g * w
-
-
-def _absolute(g: Tensor, w: Tensor) -> Tensor:
-    return (g * w).abs()
 
 
 def _squared(g: Tensor, w: Tensor) -> Tensor:
@@ -126,7 +123,11 @@ def taylor_importance(
     Importance(taylor first_order: 211,200 weights in 28 parameters)
     """
     samples = scope.samples(samples)
-    kinds = {"first_order": (_product, _absolute), "absolute": (_absolute, _absolute), "squared": (_squared, _squared)}
+    kinds = {
+        "first_order": (_product, grad_x_weight),
+        "absolute": (grad_x_weight, grad_x_weight),
+        "squared": (_squared, _squared),
+    }
     if variant not in kinds:
         raise ValueError(f"variant is {variant!r}: choose 'first_order', 'absolute' or 'squared'")
     of, alone = kinds[variant]

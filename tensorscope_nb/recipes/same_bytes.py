@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from tensorscope_nb.errors import UnsupportedModel
 from tensorscope_nb.samples import IGNORED, Samples, start_of
+from tensorscope_nb.samples.windows import padded
 
 if TYPE_CHECKING:
     from tensorscope_nb.scope import Scope
@@ -168,12 +168,5 @@ def _next_place(scope: Scope, tokens: Sequence[int], text: str, k: int) -> tuple
 
 def _samples(tokens: Sequence[list[int]], begins: Sequence[int], start: int | None, texts: Texts) -> Samples:
     before = [] if start is None else [start]
-    rows = [[*before, *row] for row in tokens]
-    labels = [[IGNORED] * (len(before) + at) + row[at:] for row, at in zip(tokens, begins, strict=True)]
-    width = max(map(len, rows))
-
-    def padded(values: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-        return torch.tensor([[*row, *[value] * (width - len(row))] for row in values])
-
-    mask = padded([[1] * len(row) for row in rows], 0)
-    return Samples.tokens(padded(rows, 0), mask, padded(labels, IGNORED), ids=texts.ids, texts=texts.texts)
+    rows = [([*before, *row], [IGNORED] * (len(before) + at) + row[at:]) for row, at in zip(tokens, begins, strict=True)]
+    return padded(rows, texts.ids, texts.texts)

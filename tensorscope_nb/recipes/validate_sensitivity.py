@@ -17,6 +17,7 @@ from tensorscope_nb.recipes.recipe import recipe
 from tensorscope_nb.recipes.sensitivity import METRICS, Metric, Sensitivity, sensitivity
 from tensorscope_nb.recipes.training import generator
 from tensorscope_nb.recipes.validation_result import KINDS, of_metrics, of_modules, of_pairs
+from tensorscope_nb.scope.flat import placed, starts_of
 from tensorscope_nb.scope.reference import chosen_parameters
 from tensorscope_nb.settings import current
 from tensorscope_nb.sweep.objective import Objective
@@ -120,9 +121,8 @@ def validate_sensitivity(
     yield Work(emptied, "emptied models", progress, least=len(sets) + 1)
     variables = of_modules(scope, emptied, names, places, scores, n_seeds)
     variables |= of_metrics(scope, emptied, names, places, scores, stability, seed) | of_pairs(names, listed, n_weights, top)
-    coords: dict[str, Any] = {"metric": names, "metric_a": names, "metric_b": names, "kind": list(KINDS)} | module_coords(
-        scope, places
-    )
+    coords: dict[str, Any] = {"metric": names, "metric_a": names, "metric_b": names, "kind": list(KINDS)}
+    coords |= module_coords(scope, places)
     if per_sample:
         by_sample = np.array([[emptied.increases((metric, module)) for module in places] for metric in names])
         words = "increase of the sample's loss without the weights"
@@ -192,12 +192,11 @@ def _at_random(sizes: Mapping[str, int], modules: Sequence[str], k: int, n_seeds
     found: dict[tuple, Weights] = {}
     for module in modules:
         own = {name: size for name, size in sizes.items() if name.rpartition(".")[0] == module}
-        ends = np.cumsum(list(own.values()))
+        starts, n = starts_of(own.values()), sum(own.values())
         for i in range(n_seeds):
-            drawn = torch.randperm(int(ends[-1]), generator=generator(seed, "random", i, module))[:k].numpy()
-            owners = np.searchsorted(ends, drawn, side="right")
-            starts = ends - list(own.values())
+            drawn = torch.randperm(n, generator=generator(seed, "random", i, module))[:k].numpy()
+            owners, index = placed(starts, drawn)
             found["random", module, i] = [
-                (name, np.sort(drawn[owners == j] - starts[j])) for j, name in enumerate(own) if (owners == j).any()
+                (name, np.sort(index[owners == j])) for j, name in enumerate(own) if (owners == j).any()
             ]
     return found

@@ -80,9 +80,8 @@ def of_metrics(
         score = np.array([scores[metric, module][0] for module in modules])
         predicted = np.array([scores[metric, module][1] for module in modules]).T
         agreement = predictive(predicted, sums, terms, seed)
-        size = rank_correlation(score, np.abs(sums.sum(1)))
-        found.append((*agreement, size))
         increase = sums.sum(1)
+        found.append((*agreement, rank_correlation(score, np.abs(increase))))
         within.append(
             [
                 (rank_correlation(predicted[0][own], increase[own]), rank_correlation(score[own], np.abs(increase[own])))

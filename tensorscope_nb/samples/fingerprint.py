@@ -25,7 +25,7 @@ def fingerprint(samples: Samples) -> str:
         digest.update(f";{name};{tensor.dtype}".encode())
         for row in _rows(samples, tensor):
             digest.update(f";{tuple(row.shape)};".encode())
-            digest.update(_bytes(row))
+            digest.update(bytes_of(row))
     return digest.hexdigest()
 
 
@@ -41,7 +41,8 @@ def _rows(samples: Samples, tensor: Tensor) -> Iterator[Tensor]:
         yield row
 
 
-def _bytes(row: Tensor) -> bytes:
+def bytes_of(tensor: Tensor) -> bytes:
+    """What it stores, element by element."""
     import torch
 
-    return row.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()

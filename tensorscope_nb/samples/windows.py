@@ -46,7 +46,7 @@ def with_start(samples: Samples, predicted: Tensor, start: int) -> Samples:
         first = samples.token_labels[i][samples.attention_mask[i].bool()][:1].tolist()
         begins = tokens[0] == start
         rows.append((tokens, labels) if begins else ([start, *tokens], [IGNORED, *first, *labels[1:]]))
-    return _padded(rows, samples.ids)
+    return padded(rows, samples.ids)
 
 
 def windows(samples: Samples, predicted: Tensor, context: int, stride: int) -> Windows:
@@ -63,7 +63,7 @@ def windows(samples: Samples, predicted: Tensor, context: int, stride: int) -> W
                 ids.append(f"{samples.ids[i]}@{begin}")
                 source.append(i)
                 following.append(after)
-    return Windows(_padded(rows, ids), torch.tensor(source), torch.tensor(following))
+    return Windows(padded(rows, ids), torch.tensor(source), torch.tensor(following))
 
 
 def _cuts(n: int, context: int, stride: int) -> Iterator[tuple[int, int, int, int]]:
@@ -84,7 +84,8 @@ def _rows(samples: Samples, predicted: Tensor) -> Iterator[Row]:
         yield samples.input_ids[i][seen].tolist(), labels[seen].tolist()
 
 
-def _padded(rows: Sequence[Row], ids: Sequence[str]) -> Samples:
+def padded(rows: Sequence[Row], ids: Sequence[str], texts: Sequence[str] | None = None) -> Samples:
+    """Tokens and labels as Samples, padded on the right."""
     import torch
 
     width = max(len(tokens) for tokens, _ in rows)
@@ -94,4 +95,4 @@ def _padded(rows: Sequence[Row], ids: Sequence[str]) -> Samples:
 
     tokens, labels = zip(*rows, strict=True)
     mask = filled([[1] * len(row) for row in tokens], 0)
-    return Samples.tokens(filled(tokens, 0), mask, filled(labels, IGNORED), ids=ids)
+    return Samples.tokens(filled(tokens, 0), mask, filled(labels, IGNORED), ids=ids, texts=texts)

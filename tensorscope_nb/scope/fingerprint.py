@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from tensorscope_nb.samples.fingerprint import bytes_of
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -19,5 +21,5 @@ def fingerprint(of: Scope | nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()

@@ -24,6 +24,17 @@ def shaped(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [piece.view(tensor.shape) for piece, tensor in zip(pieces, like, strict=True)]
 
 
+def starts_of(sizes: Iterable[int]) -> np.ndarray:
+    """Where each of some parameters begins, when they stand one after the other."""
+    return np.cumsum([0, *sizes])[:-1]
+
+
+def placed(starts: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each place there the number of its parameter, and the index in it."""
+    owners = np.searchsorted(starts, places, side="right") - 1
+    return owners, places - starts[owners]
+
+
 def positions(model: nn.Module, chosen: Iterable[str]) -> np.ndarray:
     """Where the weights of the ``chosen`` parameters stand among those of all (tied ones count once)."""
     chosen, start, found = set(chosen), 0, []
